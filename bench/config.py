@@ -1,0 +1,325 @@
+"""Configuration: dataclass defaults <- preset file <- ``--config`` file <- ``--set key=value``.
+
+There is one source of defaults, the dataclasses here and each method's and evaluator's own ``Config``. Files are read by
+mmengine's Config; every key is checked before anything is merged, because mmengine would create misspelt keys. What cannot
+change a result (device, workers, log interval) is a `RunOptions` and enters no fingerprint.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from bench.errors import UsageError, did_you_mean
+from bench.files import digest
+
+PRESETS = Path(__file__).parent / "presets"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Pixels and splits.
+
+    Attributes:
+        size: side of the images that networks see and evaluators score, pixels.
+        load_size: side that training images are cached at; crops are cut from it (0: same as `size`).
+        fractions: share of patients in train, val and test where a dataset has no official split.
+        skip_corrupt: leave images out that cannot be decoded (they are listed in the run) instead of stopping.
+        min_crop: least side of the random square crop, as a share of the image; 1 switches cropping off.
+        rotate: random rotation up to this many degrees.
+    """
+
+    size: int = 512
+    load_size: int = 0
+    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
+    skip_corrupt: bool = False
+    min_crop: float = 0.9
+    rotate: float = 0.0
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training, whatever the method.
+
+    Attributes:
+        iterations: training steps.
+        batch_size: images a domain and step, over all processes together.
+        accumulate: steps whose gradients are added before an update.
+        precision: ``fp32`` or ``bf16`` (autocast; losses and norms stay fp32).
+        compile: compile the networks with torch.compile.
+        channels_last: keep activations in NHWC order.
+        ema: decay of the moving average of the generators that translation uses; 0 switches it off.
+        checkpoint_interval: steps between checkpoints.
+        tf32: allow TF32 in CUDA matrix products and convolutions.
+    """
+
+    iterations: int = 250_000
+    batch_size: int = 2
+    accumulate: int = 1
+    precision: str = "fp32"
+    compile: bool = False
+    channels_last: bool = False
+    ema: float = 0.0
+    checkpoint_interval: int = 5000
+    tf32: bool = False
+
+
+@dataclass(frozen=True)
+class PriorConfig:
+    """The finding classifier (the paper's CheXNet).
+
+    Attributes:
+        arch: ``densenet121``, or ``densenet_small`` for small images.
+        size: side its input is resized to.
+        weights: a weights file; empty trains on the labels at hand.
+        layout: key layout of the file: ``auto``, ``torchvision`` or ``torchxrayvision``.
+        findings: names of the file's outputs, where their number does not tell.
+        iterations, batch_size, lr: its training.
+    """
+
+    arch: str = "densenet121"
+    size: int = 256
+    weights: str = ""
+    layout: str = "auto"
+    findings: tuple[str, ...] = ()
+    iterations: int = 20_000
+    batch_size: int = 32
+    lr: float = 3e-4
+
+
+@dataclass(frozen=True)
+class BenchConfig:
+    """Everything that can change a result."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    prior: PriorConfig = field(default_factory=PriorConfig)
+    datasets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    evaluators: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What cannot change a result.
+
+    Attributes:
+        runs: results folder.
+        cache: folder for decoded images and features.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
+        workers: processes that decode images.
+        log_interval: steps between log lines.
+        assets: folders searched for weight files, first match wins.
+    """
+
+    runs: Path = Path("runs")
+    cache: Path = Path("runs/cache")
+    device: str = "auto"
+    workers: int = 2
+    log_interval: int = 10
+    assets: tuple[Path, ...] = ()
+
+
+#: Sections whose second level names a method, an evaluator or a dataset, and is checked against its own Config.
+_NAMED = ("methods", "evaluators", "datasets")
+
+
+def preset_names() -> list[str]:
+    """Names of the presets that ship with the project."""
+    return sorted(p.stem for p in PRESETS.glob("*.yaml"))
+
+
+def load(preset: str, file: str | None = None, sets: list[str] | None = None) -> BenchConfig:
+    """Resolve a configuration.
+
+    Args:
+        preset: name of a preset.
+        file: YAML or Python file of the user's own, merged over the preset.
+        sets: ``section.key=value`` assignments, merged last.
+
+    Raises:
+        UsageError: unknown preset, unreadable file, unknown key (naming the nearest) or a value of the wrong type.
+    """
+    if preset not in preset_names():
+        raise UsageError(f"unknown preset '{preset}'.{did_you_mean(preset, preset_names())} Available: {', '.join(preset_names())}.")
+    tree = _read(PRESETS / f"{preset}.yaml")
+    if file:
+        _merge(tree, _read(Path(file)))
+    for text in sets or []:
+        path, found, value = text.partition("=")
+        if not found:
+            raise UsageError(f"--set {text}: expected key=value, for example --set train.iterations=100.")
+        _merge(tree, _nest(path.strip().split("."), value.strip()), path)
+    return _build(tree)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    from mmengine.config import Config
+
+    if not path.is_file():
+        raise UsageError(f"--config: {path} does not exist.")
+    try:
+        return dict(Config.fromfile(str(path), import_custom_modules=False).to_dict())
+    except Exception as error:
+        raise UsageError(f"--config: {path} cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _nest(path: list[str], value: Any) -> dict[str, Any]:
+    return {path[0]: value if len(path) == 1 else _nest(path[1:], value)}
+
+
+def _merge(tree: dict[str, Any], update: Mapping[str, Any], where: str = "") -> None:
+    for key, value in update.items():
+        if isinstance(value, Mapping) and isinstance(tree.get(key), Mapping):
+            tree[key] = dict(tree[key])
+            _merge(tree[key], value, where)
+        else:
+            tree[key] = value
+
+
+def _build(tree: Mapping[str, Any]) -> BenchConfig:
+    parts: dict[str, Any] = {}
+    known = [f.name for f in fields(BenchConfig)]
+    for key, value in tree.items():
+        if key not in known:
+            raise _unknown_key(str(key), _all_keys())
+        if key in _NAMED:
+            if not isinstance(value, Mapping) or not all(isinstance(v, Mapping) for v in value.values()):
+                raise UsageError(f"config key '{key}' needs a name and a key below it, for example {key}.NAME.KEY=VALUE.")
+            parts[key] = {str(name): dict(section) for name, section in value.items()}
+            _check_names(key, parts[key])
+        else:
+            section: type[Any] = {"data": DataConfig, "train": TrainConfig, "prior": PriorConfig}[key]
+            parts[key] = fill(section, value, key)
+    config = BenchConfig(**parts)
+    _validate(config)
+    return config
+
+
+def _check_names(key: str, sections: Mapping[str, Any]) -> None:
+    from bench import registry
+
+    registered = {"methods": registry.METHODS, "evaluators": registry.EVALUATORS, "datasets": registry.DATASETS}[key]
+    for name in sections:
+        registered.check(name)
+
+
+def _all_keys() -> list[str]:
+    sections = {"data": DataConfig, "train": TrainConfig, "prior": PriorConfig}
+    keys = [f"{s}.{f.name}" for s, c in sections.items() for f in fields(c)]  # type: ignore[arg-type]
+    return [*keys, *[f"{name}.NAME.KEY" for name in _NAMED]]
+
+
+def _unknown_key(key: str, known: list[str]) -> UsageError:
+    return UsageError(f"unknown config key '{key}'.{did_you_mean(key, known)} Known keys: {', '.join(known)}.")
+
+
+def fill(cls: type[T], values: Any, where: str) -> T:
+    """Make a Config dataclass from plain values, parsed by the fields' types.
+
+    Args:
+        cls: a dataclass.
+        values: mapping from field names to values; strings are parsed ("0.5", "true", "0.5,0.9").
+        where: key prefix for messages.
+
+    Raises:
+        UsageError: unknown key or unparsable value; the message names key and nearest known key.
+    """
+    if not isinstance(values, Mapping):
+        raise UsageError(f"config key '{where}' holds several keys ({', '.join(f.name for f in fields(cls))}); set one of them.")  # type: ignore[arg-type]
+    hints = typing.get_type_hints(cls)
+    names = [f.name for f in fields(cls)]  # type: ignore[arg-type]
+    parsed = {}
+    for key, value in values.items():
+        if key not in names:
+            raise _unknown_key(f"{where}.{key}", [f"{where}.{n}" for n in names])
+        parsed[key] = _parse(value, hints[key], f"{where}.{key}")
+    return cls(**parsed)
+
+
+def _parse(value: Any, hint: Any, where: str) -> Any:
+    origin = typing.get_origin(hint)
+    if origin in (types.UnionType, typing.Union):
+        options = [a for a in typing.get_args(hint) if a is not type(None)]
+        if value is None or (isinstance(value, str) and value.lower() in ("none", "null")):
+            return None
+        return _parse(value, options[0], where)
+    try:
+        if origin is tuple:
+            inner = typing.get_args(hint)
+            parts = [p for p in value.split(",") if p] if isinstance(value, str) else list(value)
+            kinds = [inner[0]] * len(parts) if inner[-1] is Ellipsis else list(inner)
+            if len(kinds) != len(parts):
+                raise ValueError(f"{len(kinds)} values expected")
+            return tuple(_parse(p, k, where) for p, k in zip(parts, kinds, strict=True))
+        if origin is typing.Literal:
+            choices = typing.get_args(hint)
+            if value not in choices:
+                raise ValueError(f"one of {', '.join(map(str, choices))} expected")
+            return value
+        if hint is bool:
+            if isinstance(value, bool):
+                return value
+            return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[str(value).lower()]
+        if hint is int:
+            number = float(value)
+            if number != int(number):
+                raise ValueError("a whole number expected")
+            return int(number)
+        if hint in (float, str):
+            return hint(value)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"config key '{where}': cannot use {value!r} ({error}).") from None
+    return value
+
+
+def _validate(config: BenchConfig) -> None:
+    data, train = config.data, config.train
+    checks = [
+        (data.size >= 16, f"data.size={data.size}: at least 16."),
+        (data.load_size == 0 or data.load_size >= data.size, f"data.load_size={data.load_size} is below data.size={data.size}."),
+        (abs(sum(data.fractions) - 1) < 1e-6 and min(data.fractions) >= 0, f"data.fractions={data.fractions} do not add up to 1."),
+        (0 < data.min_crop <= 1, f"data.min_crop={data.min_crop}: above 0, at most 1."),
+        (train.iterations > 0, f"train.iterations={train.iterations}: at least 1."),
+        (train.batch_size > 0, f"train.batch_size={train.batch_size}: at least 1."),
+        (train.accumulate > 0, f"train.accumulate={train.accumulate}: at least 1."),
+        (train.precision in ("fp32", "bf16"), f"train.precision={train.precision}: fp32 or bf16."),
+        (0 <= train.ema < 1, f"train.ema={train.ema}: at least 0, below 1."),
+        (train.checkpoint_interval > 0, f"train.checkpoint_interval={train.checkpoint_interval}: at least 1."),
+    ]
+    for good, message in checks:
+        if not good:
+            raise UsageError(message)
+
+
+def section_config(cls: type[T], sections: Mapping[str, Mapping[str, Any]], kind: str, name: str) -> T:
+    """The Config of one method or evaluator: its defaults with the preset's section over them."""
+    return fill(cls, sections.get(name, {}), f"{kind}.{name}")
+
+
+def plain(value: Any) -> Any:
+    """A dataclass (or a tree of them) as plain JSON-able values."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if isinstance(value, Path):
+        return str(value)
+    return value
+
+
+def fingerprint(value: Any) -> str:
+    """Hash of a configuration's canonical JSON."""
+    return digest(plain(value))
+
+
+def with_load_size(data: DataConfig) -> DataConfig:
+    """Fill in the default of `load_size`."""
+    return replace(data, load_size=data.load_size or data.size)

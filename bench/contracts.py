@@ -1,0 +1,349 @@
+"""The contracts: what a contributor implements, and all that the harness knows of it.
+
+* `Method`: networks, losses, one training step, one translation. Knows nothing of datasets, files, devices or metrics.
+* `Evaluator`: scores image sets. Knows nothing of methods.
+* `Prior`: the frozen finding classifier that methods may align with and `fidelity` may take features from.
+
+Tensors are float32, N x C x H x W, range [-1, 1] unless a docstring says otherwise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from bench.data.imageset import ImageSet
+
+OptimWrappers = Mapping[str, OptimWrapper]
+
+
+class Draws:
+    """The random numbers of one training step: a pure function of (seed, step, name, sample).
+
+    The same numbers come out on every device, after every resume and for any number of processes (each takes its own
+    samples out of the numbers drawn for the whole batch), so a method that uses only these has nothing else to save.
+
+    Args:
+        seed: the run's seed.
+        step: iteration, from 0.
+        start: index of this process's first sample in the global batch.
+        count: number of samples of this process.
+        total: samples in the global batch.
+        device: where the numbers are wanted.
+    """
+
+    def __init__(self, seed: int, step: int, start: int, count: int, total: int, device: torch.device | str = "cpu"):
+        self.seed, self.step = seed, step
+        self.start, self.count, self.total = start, count, total
+        self.device = torch.device(device)
+
+    def generator(self, name: str) -> torch.Generator:
+        """A CPU generator seeded by (seed, step, name); the same in every process."""
+        digest = hashlib.blake2b(f"{self.seed}/{self.step}/{name}".encode(), digest_size=8).digest()
+        return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+
+    def _mine(self, values: Tensor) -> Tensor:
+        return values[self.start : self.start + self.count].to(self.device, non_blocking=True)
+
+    def normal(self, name: str, *shape: int) -> Tensor:
+        """Standard normal numbers, ``count x *shape``."""
+        return self._mine(torch.randn(self.total, *shape, generator=self.generator(name)))
+
+    def uniform(self, name: str, *shape: int) -> Tensor:
+        """Uniform numbers in [0, 1), ``count x *shape``."""
+        return self._mine(torch.rand(self.total, *shape, generator=self.generator(name)))
+
+
+@dataclass
+class Batch:
+    """What a translation method sees in one step.
+
+    Attributes:
+        opacity: images with opacities, N x C x H x W in [-1, 1].
+        clear: images without, same shape; unpaired.
+        draws: the step's random numbers.
+        extra: what the method's `needs` asked for, for example ``lung_mask_opacity`` (N x 1 x H x W, {0, 1}).
+    """
+
+    opacity: Tensor
+    clear: Tensor
+    draws: Draws
+    extra: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class LabelledBatch:
+    """What a supervised model (the prior) sees in one step.
+
+    Attributes:
+        image: N x C x H x W in [-1, 1].
+        labels: N x K in {0, 1}.
+        known: N x K in {0, 1}; 0 where the label is unknown and must not count.
+        draws: the step's random numbers.
+    """
+
+    image: Tensor
+    labels: Tensor
+    known: Tensor
+    draws: Draws
+
+
+@dataclass
+class Translation:
+    """Output of a translation.
+
+    Attributes:
+        image: N x C x H x W in [-1, 1].
+        mask: activation mask N x 1 x H x W in [0, 1], or None for methods without one.
+    """
+
+    image: Tensor
+    mask: Tensor | None = None
+
+
+class Trainable(BaseModel):
+    """Anything the engine trains: networks with their optimizers and one step.
+
+    Everything that training depends on must be in `state_dict()` (replay pools and queues as modules with extra state).
+    """
+
+    #: Stages of training, in order; each is cached on its own. ``()`` for methods that learn nothing.
+    stages: ClassVar[tuple[str, ...]] = ("train",)
+
+    @abstractmethod
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """Name -> optimizer over this module's parameters. The engine wraps each (precision, accumulation, ranks)."""
+
+    def lr_factor(self, step: int, total: int) -> float:
+        """Factor on every optimizer's base learning rate: constant for the first half, then linear to 0."""
+        half = total / 2
+        return 1.0 if step < half else max(0.0, 1.0 - (step - half) / max(1.0, total - half))
+
+    @abstractmethod
+    def step(self, batch: Any, optim: OptimWrappers, stage: str) -> dict[str, Tensor]:
+        """One training iteration, in any update order. Returns detached scalars to log; non-finite ones stop the run.
+
+        Call ``optim[name].update_params(loss)`` to back-propagate and step (it honours gradient accumulation).
+        """
+
+    def train_step(self, data: Any, optim_wrapper: OptimWrappers) -> dict[str, Tensor]:  # type: ignore[override]
+        """mmengine's entry: the engine's data source hands over ``(batch, stage)``."""
+        batch, stage = data
+        return self.step(batch, optim_wrapper, stage)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Unused: the engine calls `step`; users call `Method.translate`."""
+        raise TypeError(f"{type(self).__name__} is trained with step() and used with translate(), not called.")
+
+
+class Method(Trainable):
+    """An unpaired translation method.
+
+    Subclasses are decorated with ``@register_method("name")`` and define:
+
+    Attributes:
+        Config: frozen dataclass; every hyper-parameter, the paper's values as defaults.
+        version: bumped whenever numbers could change; part of every key.
+        paper: citation shown in leaderboards.
+        license: licence of this implementation and what it derives from.
+        directions: which of ``a2b`` (opacity to clear) and ``b2a`` it can do.
+        needs: extra inputs: ``prior`` (the frozen finding classifier), ``lung_mask``.
+    """
+
+    Config: ClassVar[type]
+    version: ClassVar[int] = 1
+    paper: ClassVar[str] = ""
+    license: ClassVar[str] = ""
+    directions: ClassVar[tuple[str, ...]] = ("a2b",)
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, config: Any, channels: int, prior: Prior | None = None) -> None:
+        """Build the networks for `channels` image channels (1 and 3 must work); `prior` only when `needs` asks for it."""
+        super().__init__()
+        self.config, self.channels = config, channels
+
+    @classmethod
+    def requires(cls, config: Any) -> frozenset[str]:
+        """What this configuration needs out of `needs` (a switched-off module may need less)."""
+        return cls.needs
+
+    def inference_modules(self) -> dict[str, nn.Module]:
+        """Name -> module used by `translate`; the engine keeps their moving average where a preset asks for one."""
+        return {}
+
+    @abstractmethod
+    def translate(self, images: Tensor, direction: str = "a2b", seeds: Sequence[int] | None = None) -> Translation:
+        """Translate N x C x H x W images in [-1, 1]; one output per input, independent of batch size and order.
+
+        Args:
+            images: source images.
+            direction: ``a2b`` removes opacities, ``b2a`` adds them.
+            seeds: one an image, for methods with random style; None means the method's fixed style.
+        """
+
+
+class Prior(nn.Module):
+    """The finding classifier C = psi o phi (the paper's CheXNet), frozen while methods train.
+
+    Attributes:
+        findings: names of the K outputs.
+        opacity_indices: outputs that are lung opacities (Atelectasis, Effusion, Infiltration, Pneumonia, Consolidation,
+            Edema, or Lung_Opacity).
+    """
+
+    findings: tuple[str, ...]
+    opacity_indices: tuple[int, ...]
+
+    @abstractmethod
+    def features(self, images: Tensor, relu: bool = True) -> Tensor:
+        """phi: feature maps N x F x h x w of images N x C x H x W in [-1, 1]; `relu` False gives them before the last ReLU."""
+
+    @abstractmethod
+    def classify(self, features: Tensor) -> Tensor:
+        """psi: finding probabilities N x K in [0, 1] of post-ReLU feature maps."""
+
+
+class FrozenHolder(nn.Module):
+    """Carries a frozen module along with a trainable one: follows its device, stays in eval mode, is not in its state."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        object.__setattr__(self, "module", module.eval().requires_grad_(False))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FrozenHolder:
+        self.module._apply(fn)  # type: ignore[operator, union-attr]
+        return super()._apply(fn, recurse)
+
+
+@contextmanager
+def frozen(*modules: nn.Module) -> Iterator[None]:
+    """Within the block the modules' parameters take no gradient; activations still pass it through."""
+    parameters = [p for m in modules for p in m.parameters() if p.requires_grad]
+    for p in parameters:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in parameters:
+            p.requires_grad_(True)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number an evaluator reports. Direction lives here and nowhere else.
+
+    Attributes:
+        key: name in records, for example ``fd_cxr``.
+        label: heading in tables.
+        better: ``lower``, ``higher`` or ``none`` (shown, not ranked).
+        unit: ``""``, ``"dB"``, ``"%"``.
+        digits: decimals in tables.
+        primary: shown in the short leaderboard.
+    """
+
+    key: str
+    label: str
+    better: str
+    unit: str = ""
+    digits: int = 3
+    primary: bool = False
+
+
+@dataclass(frozen=True)
+class Score:
+    """One value with its spread.
+
+    Attributes:
+        value: None when it could not be computed; `note` then says why.
+        n: images (or patients) it rests on.
+        std: spread, and `std_over` what it is over (``subsets``, ``images``, ``folds``, ``seeds``).
+        ci: 95 % confidence interval.
+        note: remark shown with the value.
+        per_image: image id -> value, kept beside the record.
+    """
+
+    value: float | None
+    n: int
+    std: float | None = None
+    std_over: str = ""
+    ci: tuple[float, float] | None = None
+    note: str = ""
+    per_image: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class ScoreJob:
+    """What an evaluator gets. All sets have the same image size; `translated` and `source` have the same ids in the same order.
+
+    Attributes:
+        translated: images made from `source`, direction opacity to clear; plane ``mask`` where the method has one.
+        source: the untranslated test images with their annotations, opacity and clear ones alike (`ImageSet.domains`).
+        reference: real clear test images, the target distribution.
+        params: the evaluator's configuration (its `Config` dataclass).
+        seed: for resampling.
+        device: where to compute.
+        cache: folder for results that do not depend on the method (real-set features).
+        prior: loads the finding classifier, or None where the run has none.
+        prior_id: hash of its weights, for cache keys; empty without one.
+        assets: folders searched for weight files, in order.
+        scratch: folder for this job's own artefacts (figures); kept beside the record.
+    """
+
+    translated: ImageSet
+    source: ImageSet
+    reference: ImageSet
+    params: Any
+    seed: int
+    device: torch.device
+    cache: Path
+    prior: Callable[[], Prior] | None
+    prior_id: str
+    assets: tuple[Path, ...]
+    scratch: Path
+
+
+class Evaluator:
+    """Scores translated images. Decorate subclasses with ``@register_evaluator("name")``.
+
+    Attributes:
+        Config: frozen dataclass with its parameters.
+        version: bumped whenever numbers could change; part of every key.
+        needs: what it cannot do without: ``prior``, planes of the source set (``counterpart``, ``lung_mask``, ``opacity``),
+            ``boxes``. A test set without them is left out, and the plan says so.
+        min_images: least number of translated images.
+    """
+
+    Config: ClassVar[type]
+    version: ClassVar[int] = 1
+    needs: ClassVar[frozenset[str]] = frozenset()
+    min_images: ClassVar[int] = 2
+
+    @classmethod
+    def requires(cls, params: Any) -> frozenset[str]:
+        """What these parameters need out of `needs`."""
+        return cls.needs
+
+    @classmethod
+    @abstractmethod
+    def metrics(cls, params: Any) -> tuple[Metric, ...]:
+        """The metrics these parameters report, in table order."""
+
+    @classmethod
+    def missing_assets(cls, params: Any, assets: tuple[Path, ...]) -> list[str]:
+        """Weight files that are not there: one line each with name, folders searched and how to get it."""
+        return []
+
+    @abstractmethod
+    def score(self, job: ScoreJob) -> dict[str, Score]:
+        """Compute every metric of `metrics`; keys are `Metric.key`."""

@@ -1,0 +1,195 @@
+"""RSNA Pneumonia Detection Challenge, stage 2, as downloaded from Kaggle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import ClassVar
+
+from bench.data.contract import CLEAR, LUNG_OPACITY, OPACITY, OTHER, Box, ImageRecord, Problem
+from bench.data.dicom import Header, read_header
+from bench.data.pixels import image_size
+from bench.data.readers.files import FileReader
+from bench.data.tables import by_stem, column, listing, note, one_line, parse_float, read_table, safe_id
+from bench.errors import DataError
+from bench.registry import register_dataset
+
+IMAGES = "stage_2_train_images"
+LABELS = "stage_2_train_labels.csv"
+CLASSES = "stage_2_detailed_class_info.csv"
+MAPPING = "pneumonia-challenge-dataset-mappings_2018.json"
+DOMAIN_OF = {"Lung Opacity": OPACITY, "Normal": CLEAR, "No Lung Opacity / Not Normal": OTHER}
+
+#: Side of the challenge's own images: the frame of its boxes. PNG conversions are often smaller.
+FRAME = 1024
+
+
+@register_dataset("rsna")
+class Rsna(FileReader):
+    """Images with opacity boxes in three classes; "No Lung Opacity / Not Normal" is kept apart as ``other``.
+
+    ``patientId`` in its tables names an image. Patients come from the mapping onto ChestX-ray14, so that one patient has one
+    key in both datasets.
+    """
+
+    policy = "attribution"
+    help = f"{IMAGES}/ (.dcm, .png or .jpg), {LABELS}, {CLASSES} and, for patients, {MAPPING}"
+    OPTIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {"missing": ("fail", "skip"), "mapping": ()}
+
+    def records(self) -> tuple[list[ImageRecord], list[Problem], bool]:
+        """See `Reader.records`."""
+        self.require(f"{IMAGES}/", LABELS, CLASSES)
+        files = by_stem(listing(self.root / IMAGES), (".dcm", ".png", ".jpg", ".jpeg"))
+        kinds, problems = self._classes()
+        boxes, targets, found = self._boxes(kinds)
+        problems += found
+        mapping, found = self._mapping()
+        problems += found
+        absent: list[tuple[str, str]] = []
+        usable: dict[str, str] = {}
+        for image, (kind, row) in kinds.items():
+            if image in files:
+                usable[image] = kind
+                continue
+            try:
+                self.inside(f"{IMAGES}/{image}.dcm")
+            except DataError as error:
+                problems.append(Problem(row, str(error).removeprefix(f"{self.name}: ")))
+            else:
+                absent.append((row, f"{IMAGES}/{image}.dcm"))
+        problems += self.absent(absent, CLASSES)
+        problems += note(
+            IMAGES, sorted(files[s] for s in files if s not in kinds), "have no row in the tables and are ignored"
+        )
+        problems += note(
+            LABELS,
+            [i for i in usable if (usable[i] == "Lung Opacity") != (targets.get(i) == "1")],
+            "disagree with their class",
+        )
+        headers, found = self._headers(usable, files, boxes)
+        problems += found
+        unmapped = [image for image in headers if image not in mapping]
+        if mapping:
+            problems += note(MAPPING, unmapped, "are not in it; each counts as a patient of its own")
+        records = [
+            self._record(i, usable[i], files[i], boxes=boxes.get(i, ()), header=header, origin=mapping.get(i, {}))
+            for i, header in headers.items()
+        ]
+        return records, problems, bool(unmapped)
+
+    def _record(
+        self, image: str, kind: str, file: str, *, boxes: tuple[Box, ...], header: Header, origin: Mapping[str, str]
+    ) -> ImageRecord:
+        domain = DOMAIN_OF[kind]
+        nih = origin.get("nih_image", "")
+        sx, sy = 1.0, 1.0
+        if not file.lower().endswith(".dcm") and boxes:
+            sx, sy = header.columns / FRAME, header.rows / FRAME
+        return ImageRecord(
+            image_id=safe_id(image),
+            path=f"{IMAGES}/{file}",
+            domain=domain,
+            patient_id=nih[:8] if nih else image,
+            view=header.view,
+            sex=header.sex,
+            age=header.age,
+            findings={LUNG_OPACITY: float(domain == OPACITY)},
+            boxes=tuple((x * sx, y * sy, w * sx, h * sy) for x, y, w, h in boxes),
+            extra={"class": kind, **origin},
+        )
+
+    def _classes(self) -> tuple[dict[str, tuple[str, str]], list[Problem]]:
+        """Image -> (class, row); the table has one row a box, so images repeat."""
+        table = read_table(self.root / CLASSES, ("patientId", "class"))
+        kinds: dict[str, tuple[str, str]] = {}
+        problems = []
+        for number, (image, kind) in enumerate(
+            zip(column(table, "patientId"), column(table, "class"), strict=True), start=2
+        ):
+            row = f"{CLASSES} row {number}"
+            if kind not in DOMAIN_OF:
+                problems.append(Problem(row, f"unknown class '{one_line(kind, 40)}'; known: {', '.join(DOMAIN_OF)}."))
+            elif image not in kinds:
+                kinds[image] = (kind, row)
+            elif kinds[image][0] != kind:
+                problems.append(
+                    Problem(row, f"image {image} is '{kind}' here but '{kinds[image][0]}' in {kinds[image][1]}.")
+                )
+        return kinds, problems
+
+    def _boxes(
+        self, kinds: Mapping[str, tuple[str, str]]
+    ) -> tuple[dict[str, tuple[Box, ...]], dict[str, str], list[Problem]]:
+        """Boxes and Target of each image; complete repetitions of a row count once."""
+        table = read_table(self.root / LABELS, ("patientId", "x", "y", "width", "height", "Target"))
+        boxes: dict[str, tuple[Box, ...]] = {}
+        targets: dict[str, str] = {}
+        problems = []
+        cells = [column(table, name) for name in ("patientId", "x", "y", "width", "height", "Target")]
+        for number, (image, x, y, w, h, target) in enumerate(zip(*cells, strict=True), start=2):
+            row = f"{LABELS} row {number}"
+            if image not in kinds:
+                problems.append(Problem(row, f"image {image} has no row in {CLASSES}."))
+                continue
+            targets[image] = target
+            if target == "0":
+                continue
+            box = tuple(v for v in map(parse_float, (x, y, w, h)) if v is not None)
+            if target != "1" or len(box) != 4 or box[2] <= 0 or box[3] <= 0:
+                problems.append(Problem(row, f"Target '{target}' with box ({x}, {y}, {w}, {h}) is not a box."))
+            elif box not in boxes.get(image, ()):
+                boxes[image] = (*boxes.get(image, ()), (box[0], box[1], box[2], box[3]))
+        return boxes, targets, problems
+
+    def _mapping(self) -> tuple[dict[str, dict[str, str]], list[Problem]]:
+        path = Path(self.option("mapping")) if self.option("mapping") else self.root / MAPPING
+        if not path.is_file():
+            if self.option("mapping"):
+                raise DataError(f"{self.name}: mapping={path} does not exist.")
+            return {}, [
+                Problem(
+                    MAPPING,
+                    "not there, so patients are unknown (patientId is an image id): splits are by image and leak. "
+                    "Put the file of the challenge's page into the folder.",
+                    fatal=False,
+                )
+            ]
+        try:
+            rows = json.loads(path.read_text(encoding="utf-8"))
+            return {
+                str(row["subset_img_id"]): {
+                    "nih_image": str(row["img_id"]),
+                    "orig_labels": "|".join(map(str, row.get("orig_labels") or [])),
+                }
+                for row in rows
+            }, []
+        except (ValueError, TypeError, KeyError) as error:
+            raise DataError(
+                f"{path} is not the challenge's mapping ({one_line(repr(error), 80)}). Download it again."
+            ) from error
+
+    def _headers(
+        self, usable: Mapping[str, str], files: Mapping[str, str], boxes: Mapping[str, object]
+    ) -> tuple[dict[str, Header], list[Problem]]:
+        """Headers of the images that can be opened. Of pictures only those with boxes are opened, for their size."""
+
+        def read(image: str) -> Header | DataError:
+            path = self.root / IMAGES / files[image]
+            try:
+                if path.suffix.lower() == ".dcm":
+                    return read_header(path)
+                rows, columns = image_size(path) if image in boxes else (0, 0)
+                return Header("", "", None, rows, columns)
+            except DataError as error:
+                return error
+
+        with ThreadPoolExecutor(2) as pool:
+            answers = dict(zip(usable, pool.map(read, usable, chunksize=64), strict=True))
+        problems = [
+            Problem(f"{IMAGES}/{files[i]}", str(a).removeprefix(f"{self.root / IMAGES / files[i]}: "))
+            for i, a in answers.items()
+            if isinstance(a, DataError)
+        ]
+        return {i: a for i, a in answers.items() if isinstance(a, Header)}, problems

@@ -1,0 +1,328 @@
+"""One experiment: the datasets of a run, who trains on what, what is scored, and the keys that identify each result.
+
+Keys are hashes of everything that can change a stage's result. They chain: a translation's key holds its training's key, a
+score's key its translation's. A stage whose result carries the wanted key is done; nothing else decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.config import BenchConfig, RunOptions, TrainConfig, plain, section_config, with_load_size
+from bench.contracts import Evaluator, Method
+from bench.data.contract import CLEAR, DOMAINS, FINDINGS, LUNG_OPACITY, OPACITY
+from bench.data.imageset import ImageSet
+from bench.data.load import Dataset, DataSource, open_datasets
+from bench.data.splits import verify
+from bench.errors import PreflightError, UsageError
+from bench.files import digest, file_digest
+from bench.registry import EVALUATORS, METHODS
+
+#: What a run uses when no data is named: the embedded data in the roles of the paper's three test sets.
+EMBEDDED = ("synthetic", "synthetic-icu", "synthetic-clear")
+#: The untranslated images: a row of every leaderboard.
+BASELINE = "original"
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """What a user asked for.
+
+    Attributes:
+        methods: names, without the baseline.
+        suite: name of a suite.
+        preset: name of the preset the configuration came from.
+        config: the resolved configuration.
+        data: dataset specs (``name`` or ``name=path``); the first with both domains is trained on unless `train_on` says.
+        seeds: one training each.
+        options: what changes no result.
+        train_on: dataset to train on.
+        imports: plug-in files.
+        force: stage to do again, with all after it.
+    """
+
+    methods: tuple[str, ...]
+    suite: str
+    preset: str
+    config: BenchConfig
+    data: tuple[str, ...] = EMBEDDED
+    seeds: tuple[int, ...] = (0,)
+    options: RunOptions = field(default_factory=RunOptions)
+    train_on: str = ""
+    imports: tuple[str, ...] = ()
+    force: str = ""
+
+
+def method_config(config: BenchConfig, name: str) -> tuple[type[Method], Any]:
+    """A method's class and its resolved Config."""
+    cls: type[Method] = METHODS.get(name)
+    return cls, section_config(cls.Config, config.methods, "methods", name)
+
+
+def evaluator_config(config: BenchConfig, name: str) -> tuple[type[Evaluator], Any]:
+    """An evaluator's class and its resolved Config."""
+    cls: type[Evaluator] = EVALUATORS.get(name)
+    return cls, section_config(cls.Config, config.evaluators, "evaluators", name)
+
+
+class Experiment:
+    """The datasets of a run and the keys of its results. Opening it reads tables and hashes files, and decodes nothing.
+
+    Args:
+        spec: what to do.
+        device: where.
+        progress: told how far reading has come: ``progress(what, done, total)``.
+
+    Raises:
+        PreflightError: no dataset has both domains, or the named one has not.
+        DataError: a dataset cannot be used.
+        UsageError: unknown names.
+    """
+
+    def __init__(self, spec: RunSpec, device: torch.device, progress: Callable[[str, int, int], None] | None = None) -> None:
+        self.spec, self.device = spec, device
+        self.data = with_load_size(spec.config.data)
+        self.seed = spec.seeds[0]
+        self.datasets = self._open(progress)
+        self.train_name = self._choose()
+        self.prior_names = [n for n, d in self.datasets.items() if n == self.train_name or d.reader.trains_prior]
+        learning = {self.datasets[name].manifest.namespace for name in (self.train_name, *self.prior_names)}
+        for dataset in self.datasets.values():
+            if dataset.manifest.namespace not in learning:  # nothing learns from it: all of it can be tested on
+                dataset.keep_for_testing()
+        verify([d.manifest for d in self.datasets.values()])
+        self._check_splits()
+
+    def _open(self, progress: Callable[[str, int, int], None] | None) -> dict[str, Dataset]:
+        sources = [DataSource.parse(text) for text in self.spec.data]
+        named = [source.name for source in sources]
+        for name in named:
+            if named.count(name) > 1:
+                raise UsageError(f"--data: dataset '{name}' is named twice.")
+        sources = [replace(s, options={**self.spec.config.datasets.get(s.name, {}), **s.options}) for s in sources]
+        opened = open_datasets(
+            sources, self.seed, self.data.fractions, self.spec.options.cache, workers=self.spec.options.workers,
+            progress=progress, skip_corrupt=self.data.skip_corrupt,
+        )  # fmt: skip
+        return {dataset.name: dataset for dataset in opened}
+
+    def _choose(self) -> str:
+        both = [n for n, d in self.datasets.items() if all(d.count("", domain) for domain in DOMAINS)]
+        wanted = self.spec.train_on
+        if wanted and wanted not in self.datasets:
+            raise UsageError(f"--train-on {wanted}: not among --data ({', '.join(self.datasets)}).")
+        if wanted and wanted not in both:
+            missing = [d for d in DOMAINS if not self.datasets[wanted].count("", d)]
+            raise PreflightError(f"dataset '{wanted}' has no images of domain '{missing[0]}'; training needs both domains.")
+        if not both:
+            counts = ", ".join(f"{n}: {d.count('', OPACITY)} opacity, {d.count('', CLEAR)} clear" for n, d in self.datasets.items())
+            raise PreflightError(f"training needs a dataset with both domains, opacity and clear ({counts}). Add one with --data.")
+        return wanted or both[0]
+
+    def _check_splits(self) -> None:
+        training = self.datasets[self.train_name]
+        for domain in DOMAINS:
+            if not training.count("train", domain):
+                raise PreflightError(
+                    f"dataset '{self.train_name}': no {domain} image in the train split ({training.count("", domain)} in all; patients "
+                    "are split whole). Add images, change --seeds or --set data.fractions=..."
+                )
+        if not training.count("test", CLEAR):
+            raise PreflightError(
+                f"dataset '{self.train_name}': no clear image in the test split ({training.count("", CLEAR)} in all), so there is no "
+                "reference to score against. Add images, change --seeds or --set data.fractions=..."
+            )
+
+    # -- image sets ------------------------------------------------------------------------------------------------------
+
+    def test_names(self) -> list[str]:
+        """Datasets with test images."""
+        return [n for n, d in self.datasets.items() if any(d.count("test", domain) for domain in DOMAINS)]
+
+    def test_set(self, name: str) -> ImageSet:
+        """All test images of a dataset, both domains."""
+        return self.datasets[name].split("test", self.data.size)
+
+    def reference_name(self, name: str) -> str:
+        """Whose clear test images a test set is compared with: its own where it has both domains, else the training set's."""
+        dataset = self.datasets[name]
+        own = all(dataset.count("test", domain) for domain in DOMAINS)
+        return name if own else self.train_name
+
+    def reference(self, name: str) -> ImageSet:
+        """Real clear test images for a test set."""
+        return self.test_set(self.reference_name(name)).where(CLEAR)
+
+    def train_set(self, domain: str) -> ImageSet:
+        """Training images of one domain at load size."""
+        return self.datasets[self.train_name].split("train", self.data.load_size).where(domain)
+
+    def image_stages(self) -> list[tuple[str, str, int]]:
+        """Every (dataset, split, size) the run reads, in order."""
+        wanted = [(self.train_name, "train", self.data.load_size)]
+        if self.prior_trained():
+            for name in self.prior_names:
+                wanted += [(name, split, self.data.load_size) for split in ("train", "val") if self._any(name, split)]
+        wanted += [(name, "test", self.data.size) for name in self.test_names()]
+        return list(dict.fromkeys(wanted))
+
+    def _any(self, name: str, split: str) -> bool:
+        return any(self.datasets[name].count(split, domain) for domain in DOMAINS)
+
+    def policy(self) -> str:
+        """The strictest data policy among the run's datasets."""
+        order = ("open", "attribution", "no-redistribution", "credentialed")
+        return max((d.policy for d in self.datasets.values()), key=order.index)
+
+    # -- prior -----------------------------------------------------------------------------------------------------------
+
+    def needs_prior(self) -> bool:
+        """True when a method or an evaluator of the run asks for the finding classifier."""
+        for name in self.spec.methods:
+            cls, config = method_config(self.spec.config, name)
+            if "prior" in cls.requires(config):
+                return True
+        for name in self.evaluators():
+            evaluator, params = evaluator_config(self.spec.config, name)
+            if "prior" in evaluator.requires(params):
+                return True
+        return False
+
+    def prior_trained(self) -> bool:
+        """True when the prior is trained here and not loaded from a file."""
+        return self.needs_prior() and not self.spec.config.prior.weights
+
+    def prior_findings(self) -> tuple[str, ...]:
+        """The findings the labels at hand can train: both present and absent among known training labels.
+
+        The fourteen of ChestX-ray14 where a dataset knows them, else RSNA's one.
+
+        Raises:
+            PreflightError: no dataset has usable labels.
+        """
+        positive, negative = set(), set()
+        for name in self.prior_names:
+            for record in self.datasets[name].records("train"):
+                for finding, value in (record.findings or {}).items():
+                    (positive if value else negative).add(finding)
+        usable = positive & negative
+        fourteen = tuple(f for f in FINDINGS if f in usable)
+        if fourteen:
+            return fourteen
+        if LUNG_OPACITY in usable:
+            return (LUNG_OPACITY,)
+        raise PreflightError(
+            f"the prior classifier has no labels to learn from in {', '.join(self.prior_names)}. Add nih14, or give a weights "
+            "file: --set prior.weights=PATH."
+        )
+
+    def prior_key(self) -> str:
+        """Identity of the prior: its weights file's hash, or that of everything its training depends on."""
+        config = self.spec.config.prior
+        if config.weights:
+            path = self.prior_file()
+            return digest(["file", file_digest(path), plain(config) | {"weights": path.name}])
+        sets = [self.datasets[n].fingerprint(split, self.data.load_size) for n in self.prior_names for split in ("train", "val")]
+        crop = [self.data.load_size, self.data.min_crop, self.data.rotate]
+        return digest(["trained", 1, plain(config), sets, crop, self.prior_findings(), self.seed])
+
+    def prior_settings(self) -> TrainConfig:
+        """How the engine trains the prior: plain fp32, with the checkpoint interval of the run."""
+        config = self.spec.config
+        return TrainConfig(
+            iterations=config.prior.iterations, batch_size=config.prior.batch_size,
+            checkpoint_interval=config.train.checkpoint_interval, tf32=config.train.tf32,
+        )  # fmt: skip
+
+    def prior_file(self) -> Path:
+        """The weights file of the prior.
+
+        Raises:
+            PreflightError: it is nowhere; the message lists the folders searched.
+        """
+        name = self.spec.config.prior.weights
+        candidates = [Path(name), *[folder / name for folder in self.spec.options.assets]]
+        for path in candidates:
+            if path.is_file():
+                return path
+        raise PreflightError(f"prior.weights={name} not found. Searched: {', '.join(str(c) for c in candidates)}.")
+
+    # -- keys ------------------------------------------------------------------------------------------------------------
+
+    def evaluators(self) -> tuple[str, ...]:
+        """The evaluators of the suite."""
+        from bench import suites
+
+        return suites.evaluators(self.spec.suite)
+
+    def train_key(self, name: str, seed: int) -> str:
+        """Identity of a training."""
+        cls, config = method_config(self.spec.config, name)
+        parts: dict[str, Any] = {"method": name, "version": cls.version, "origin": METHODS.origin(name), "config": plain(config)}
+        if cls.stages:
+            parts |= {
+                "train": {k: v for k, v in plain(self.spec.config.train).items() if k != "checkpoint_interval"},
+                "data": plain(self.data),
+                "images": self.datasets[self.train_name].fingerprint("train", self.data.load_size),
+                "prior": self.prior_key() if "prior" in cls.requires(config) else "",
+                "seed": seed,
+            }
+        return digest(parts)
+
+    def translate_key(self, train_key: str, test: str) -> str:
+        """Identity of a translated test set."""
+        return digest([train_key, self.datasets[test].fingerprint("test", self.data.size)])
+
+    def score_key(self, translate_key: str, test: str, evaluator: str, seed: int) -> str:
+        """Identity of a score."""
+        cls, params = evaluator_config(self.spec.config, evaluator)
+        return digest(
+            {
+                "translated": translate_key,
+                "reference": self.datasets[self.reference_name(test)].fingerprint("test", self.data.size),
+                "evaluator": evaluator,
+                "origin": EVALUATORS.origin(evaluator),
+                "version": cls.version,
+                "params": plain(params),
+                "prior": self.prior_key() if "prior" in cls.requires(params) else "",
+                "seed": seed,
+            }
+        )
+
+    def folder(self, name: str, seed: int) -> Path:
+        """Where a method's results on the training dataset go."""
+        return self.spec.options.runs / name / self.train_name / f"seed{seed}-{self.train_key(name, seed)[:8]}"
+
+    def describe(self, name: str, seed: int) -> dict[str, Any]:
+        """The resolved specification of one method's run, as written to its ``config.json``."""
+        cls, config = method_config(self.spec.config, name)
+        own = replace(self.spec.config, methods={name: plain(config)})
+        return {
+            "method": name,
+            "method_version": cls.version,
+            "origin": METHODS.origin(name),
+            "preset": self.spec.preset,
+            "config": plain(own),
+            "train_dataset": self.train_name,
+            "data": {n: {"fingerprint": d.manifest.fingerprint, "policy": d.policy, "leaky": d.manifest.leaky} for n, d in self.datasets.items()},
+            "seed": seed,
+            "train_key": self.train_key(name, seed),
+        }
+
+    def splits(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """Dataset -> image id -> patient, domain and split, as written to a run's ``split.json``."""
+        return {
+            name: {r.image_id: {"patient": r.patient_id, "domain": r.domain, "split": r.split} for r in d.manifest}
+            for name, d in self.datasets.items()
+        }
+
+
+def needs_unmet(needs: Sequence[str] | frozenset[str], dataset: Dataset) -> list[str]:
+    """Which of an evaluator's needs a test set cannot meet."""
+    have = set(dataset.planes("test")) | {"prior"} | ({"boxes"} if dataset.has_boxes("test") else set())
+    return sorted(set(needs) - have)

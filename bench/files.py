@@ -1,0 +1,134 @@
+"""Files that survive a kill: atomic writes, JSON without NaN, hashes and locks."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import math
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from bench.errors import BenchError
+
+
+def replace_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary file beside `path`, then rename it: `path` is old or new, never half.
+
+    Raises:
+        BenchError: no space is left; the message names the file and what was kept.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise BenchError(
+                f"no space left on device while writing {path}. Finished work is kept: free some space (or move the "
+                "results with --runs DIR) and run the same command again."
+            ) from error
+        raise
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+
+    def fill(temporary: Path) -> None:
+        with temporary.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    replace_atomically(path, fill)
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and without NaN (a NaN is a ValueError): the text that hashes are taken of."""
+    return json.dumps(value, sort_keys=True, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write readable JSON atomically. Non-finite floats raise ValueError."""
+    write_text(path, json.dumps(value, sort_keys=True, allow_nan=False, ensure_ascii=False, indent=1) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        BenchError: the file is not JSON; the message names it.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise BenchError(f"{path} is not valid JSON ({error}). Delete it and run the same command again.") from error
+
+
+def digest(value: Any, size: int = 8) -> str:
+    """Hash of a JSON-able value's canonical text, `2 * size` hex digits."""
+    return hashlib.blake2b(canonical_json(value).encode(), digest_size=size).hexdigest()
+
+
+def file_digest(path: Path, size: int = 16) -> str:
+    """BLAKE2 hash of a file's content."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=size)).hexdigest()
+
+
+def finite(value: float | None) -> float | None:
+    """The value, or None where it is not a finite number."""
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+@contextmanager
+def lock(path: Path, wait: bool, say: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Hold an exclusive lock on `path`; the system drops it when the process ends, however it ends.
+
+    Args:
+        path: the lock file; it holds process id, host and command of its holder.
+        wait: wait for the holder (saying so once) instead of raising.
+        say: where to say that we wait.
+
+    Raises:
+        BenchError: somebody else holds it and `wait` is False.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", encoding="utf-8") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = _holder(stream)
+            if not wait:
+                raise BenchError(f"{path.parent} is in use by {holder}. Wait for it, or choose another --runs DIR.") from None
+            if say:
+                say(f"waiting for {holder}, which is making {path.parent}")
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        stream.truncate(0)
+        stream.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "command": " ".join(sys.argv)}))
+        stream.flush()
+        try:
+            yield
+        finally:
+            stream.truncate(0)
+            fcntl.flock(stream, fcntl.LOCK_UN)
+
+
+def _holder(stream: IO[str]) -> str:
+    stream.seek(0)
+    try:
+        who = json.loads(stream.read())
+        return f"process {who['pid']} on {who['host']} ({who['command']})"
+    except (json.JSONDecodeError, KeyError):
+        return "another process"

@@ -1,0 +1,229 @@
+"""Training hooks: learning rate, loss watch and log, random state, moving average."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dist import get_world_size, is_main_process
+from mmengine.hooks import Hook
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from bench.contracts import Method, Trainable
+from bench.errors import TrainingError
+from bench.progress import Progress
+
+
+class ScheduleHook(Hook):  # type: ignore[misc]
+    """Sets every learning rate to base rate x ``lr_factor(step, total)``: a pure function, so nothing to resume."""
+
+    priority = "VERY_HIGH"
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        model: Trainable = runner.model
+        factor = model.lr_factor(runner.iter, runner.max_iters)
+        for wrapper in runner.optim_wrapper.values():
+            for group in wrapper.optimizer.param_groups:
+                group["lr"] = group.setdefault("base_lr", group["lr"]) * factor
+
+
+class LossHook(Hook):  # type: ignore[misc]
+    """Watches, logs and shows losses without a device synchronisation in every step.
+
+    Losses of the steps since the last look are kept on the device; every `interval` steps (and before a checkpoint is
+    written) they are read at once. A value that is not finite stops the training and names its iteration and term; the
+    last checkpoint was written while all were finite.
+
+    Args:
+        log: file that gets one JSON line each `interval` steps; the source of the curves.
+        interval: steps between two looks.
+        progress: where to show it.
+    """
+
+    priority = "VERY_HIGH"  # before CheckpointHook, so that a checkpoint is never written after a bad step
+
+    def __init__(self, log: Path, interval: int, progress: Progress) -> None:
+        self.log, self.interval, self.progress = log, interval, progress
+        self.names: list[str] = []
+        self.pending: list[Tensor] = []
+        self.first = 0
+        self.recent: dict[str, float] = {}
+        self.watch = CollapseWatch()
+        self.started = 0.0
+
+    def before_train(self, runner: Any) -> None:
+        self.first = runner.iter
+        self.started = time.monotonic()
+        self.progress.start(runner.max_iters, runner.iter)
+        if is_main_process() and self.log.exists():
+            kept = [line for line in self.log.read_text().splitlines() if _step_of(line) <= runner.iter]
+            self.log.write_text("".join(f"{line}\n" for line in kept))
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        if not self.names:
+            self.names = sorted(outputs)
+        self.pending.append(torch.stack([outputs[name].detach().float().reshape(()) for name in self.names]))
+        done = runner.iter + 1
+        if done % self.interval == 0 or done == runner.max_iters or runner.checkpoint_due(done):
+            self._look(runner, done)
+
+    def _look(self, runner: Any, done: int) -> None:
+        values = torch.stack(self.pending).cpu()
+        bad = (~torch.isfinite(values)).nonzero()
+        if len(bad):
+            row, column = (int(v) for v in bad[0])
+            kept = runner.last_saved or "none yet: it came before the first one"
+            raise TrainingError(
+                f"training stopped: loss '{self.names[column]}' is {values[row, column].item()} at iteration "
+                f"{self.first + row + 1}. Last good checkpoint kept: {kept}. Lower the learning rate "
+                "(--set methods.NAME.lr=...) or check the input images, then run the same command again."
+            )
+        self.recent = dict(zip(self.names, values.mean(0).tolist(), strict=True))
+        self.watch.see(done, self.recent)
+        self.pending, self.first = [], done
+        if not is_main_process():
+            return
+        rates = {f"lr_{n}": w.optimizer.param_groups[0]["lr"] for n, w in runner.optim_wrapper.items()}
+        with self.log.open("a") as stream:
+            stream.write(json.dumps({"step": done, **self.recent, **rates}) + "\n")
+        runner.visualizer.add_scalars({**self.recent, **rates}, step=done)
+        self.progress.advance(done, self.recent)
+
+
+def _step_of(line: str) -> int:
+    try:
+        return int(json.loads(line)["step"])
+    except (json.JSONDecodeError, KeyError):  # a line cut short by a kill
+        return 1 << 62
+
+
+class CollapseWatch:
+    """Notices what a healthy-looking loss curve hides: an activation mask that died or covers everything.
+
+    `warnings` go into the run's record.
+    """
+
+    def __init__(self) -> None:
+        self.warnings: dict[str, str] = {}
+
+    def see(self, step: int, losses: dict[str, float]) -> None:
+        """Look at one interval's mean losses (keys starting with ``mask_`` are mean mask values in [0, 1])."""
+        for name, value in losses.items():
+            if name.startswith("mask_") and step >= 100:
+                if value < 1e-3:
+                    self.warnings[name] = f"{name}: the activation mask is empty (mean {value:.1e} at step {step})"
+                elif value > 0.99:
+                    self.warnings[name] = f"{name}: the activation mask covers the image (mean {value:.3f} at step {step})"
+                else:
+                    self.warnings.pop(name, None)
+
+
+class RandomStateHook(Hook):  # type: ignore[misc]
+    """Saves random states with a checkpoint and restores them just before the first new step.
+
+    The harness itself draws from counters (`bench.contracts.Draws`); this is for methods that call torch.randn.
+    """
+
+    priority = "VERY_LOW"
+
+    def __init__(self) -> None:
+        self.restored: dict[str, Any] | None = None
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # type: ignore[misc]
+        state: dict[str, Any] = {
+            "torch": torch.get_rng_state(),
+            "numpy": [str(kind), [int(k) for k in keys], int(position), int(has_gauss), float(cached)],
+            "python": random.getstate(),
+        }
+        if torch.cuda.is_available():
+            state["cuda"] = torch.cuda.get_rng_state()
+        checkpoint["random_state"] = state
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        self.restored = checkpoint.get("random_state")
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        if self.restored is None:
+            return
+        state, self.restored = self.restored, None
+        torch.set_rng_state(state["torch"].cpu())
+        kind, keys, position, has_gauss, cached = state["numpy"]
+        np.random.set_state((kind, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
+        version, internal, gauss = state["python"]
+        random.setstate((version, tuple(internal), gauss))
+        if "cuda" in state and torch.cuda.is_available():
+            torch.cuda.set_rng_state(state["cuda"].cpu())
+
+
+class EmaHook(Hook):  # type: ignore[misc]
+    """Keeps a moving average of the modules that translation uses; saved and resumed with the checkpoint.
+
+    Args:
+        decay: share of the old average kept in each step. The first steps use a smaller one, (1 + n) / (10 + n), so that
+            the random start is forgotten.
+    """
+
+    priority = "NORMAL"
+
+    def __init__(self, decay: float) -> None:
+        self.decay = decay
+        self.averages: dict[str, AveragedModel] = {}
+        self.loaded: dict[str, Any] = {}
+
+    def before_train(self, runner: Any) -> None:
+        model = runner.model
+        modules = model.inference_modules() if isinstance(model, Method) else {}
+        for name, module in modules.items():
+            average = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(self.decay), use_buffers=False)
+            average.requires_grad_(False)
+            if name in self.loaded:
+                average.load_state_dict(self.loaded[name])
+            self.averages[name] = average
+        self.loaded = {}
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        modules = runner.model.inference_modules() if self.averages else {}
+        seen = runner.iter + 1
+        decay = min(self.decay, (1 + seen) / (10 + seen))
+        for name, average in self.averages.items():
+            average.multi_avg_fn = get_ema_multi_avg_fn(decay)
+            average.update_parameters(modules[name])
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        checkpoint["ema"] = {
+            name: {k: v.detach().cpu() for k, v in average.state_dict().items()} for name, average in self.averages.items()
+        }
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        self.loaded = checkpoint.get("ema", {})
+
+
+def cost(started: float, images: int, device: torch.device) -> dict[str, float | int | None]:
+    """Seconds, images per second and peak memory since `started` (time.monotonic())."""
+    seconds = time.monotonic() - started
+    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _peak_rss()
+    return {
+        "seconds": seconds,
+        "images_per_second": images / seconds if seconds > 0 else None,
+        "peak_memory_bytes": peak,
+        "gpu_seconds": seconds * get_world_size() if device.type == "cuda" else 0.0,
+    }
+
+
+def _peak_rss() -> int:
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def is_finite(values: dict[str, float]) -> bool:
+    """True when all values are finite."""
+    return all(math.isfinite(v) for v in values.values())

@@ -1,0 +1,177 @@
+"""Walks a plan: does what is to do, skips what is done, and keeps going past a failure where that makes sense."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from rich.table import Table
+
+from bench import plan as planning
+from bench import stages
+from bench.contracts import Method
+from bench.device import choose, join_processes, world
+from bench.errors import BenchError
+from bench.experiment import BASELINE, Experiment, RunSpec, method_config
+from bench.files import lock
+from bench.plan import BLOCKED, CACHED, LEFT_OUT, TODO, Stage
+from bench.progress import Progress, clock, console, errors, say
+
+
+@dataclass
+class Outcome:
+    """What a run did.
+
+    Attributes:
+        stages: the plan, with final statuses (``done``, ``cached``, ``failed``, ``blocked``, ``left out``).
+        seconds: stage title -> wall-clock seconds of what was done now.
+        pictures: pictures of the requested methods.
+    """
+
+    stages: list[Stage]
+    seconds: dict[str, float] = field(default_factory=dict)
+    pictures: list[Path] = field(default_factory=list)
+
+    @property
+    def failed(self) -> list[Stage]:
+        """Stages that failed or were blocked by a failure."""
+        return [s for s in self.stages if s.status in ("failed", BLOCKED)]
+
+
+def open_run(spec: RunSpec) -> Experiment:
+    """Resolve names, open the datasets and join the other processes of a distributed run."""
+    for name in spec.methods:
+        method_config(spec.config, name)
+    device = choose(spec.options.device)
+    join_processes(device)
+    rank, processes = world()
+    if rank:
+        dist.barrier()  # the first process reads tables and hashes files; the others then find them remembered
+    meter = Progress("reading", quiet=rank != 0)
+    experiment = Experiment(spec, device, lambda what, done, total: _show(meter, what, done, total))
+    if rank == 0 and processes > 1:
+        dist.barrier()
+    return experiment
+
+
+def _show(meter: Progress, what: str, done: int, total: int) -> None:
+    if meter.title != what:
+        meter.stop()
+        meter.title, meter.total = what, -1
+    meter.counter()(done, total)
+
+
+def run(spec: RunSpec) -> Outcome:
+    """Do everything a run needs and is not done yet.
+
+    Raises:
+        BenchError: nothing could be done (names, data, locks); failures of single stages are in the outcome instead.
+    """
+    rank, _ = world()
+    experiment = open_run(spec)
+    with ExitStack() as held:
+        if rank == 0:
+            _hold(experiment, held)
+        outcome = Outcome(planning.plan(experiment))
+        if rank == 0:
+            print_plan(outcome.stages, brief=True)
+        for stage in outcome.stages:
+            _do(stage, outcome)
+    for name in spec.methods:
+        for seed in spec.seeds:
+            folder = experiment.folder(name, seed)
+            found = [stages.picture(folder, test) for test in experiment.test_names()]
+            outcome.pictures += [p for p in found if p.is_file()]
+    return outcome
+
+
+def _hold(experiment: Experiment, held: ExitStack) -> None:
+    """Lock the result folders: fail at once for requested methods, wait for the shared baseline."""
+    spec = experiment.spec
+    folders: dict[Path, bool] = {}
+    for name in dict.fromkeys([*spec.methods, BASELINE]):
+        cls: type[Method] = method_config(spec.config, name)[0]
+        for seed in spec.seeds if cls.stages else spec.seeds[:1]:
+            folders[experiment.folder(name, seed)] = name == BASELINE
+    for folder, wait in folders.items():
+        held.enter_context(lock(folder / ".lock", wait=wait, say=say))
+    if experiment.needs_prior():
+        place = stages.prior_folder(experiment, experiment.prior_key())
+        held.enter_context(lock(place / ".lock", wait=True, say=say))
+
+
+def _do(stage: Stage, outcome: Outcome) -> None:
+    """Run one stage in all processes that take part, and tell every process how it went."""
+    rank, processes = world()
+    status = [stage.status]
+    if processes > 1:
+        dist.broadcast_object_list(status)
+    stage.status = status[0]
+    blocker = next((s for s in stage.after if s.status in ("failed", BLOCKED)), None)
+    if blocker and stage.runs:
+        stage.status, stage.reason = BLOCKED, f"{blocker.kind} of {blocker.title} failed"
+        return
+    if not stage.runs:
+        return
+    started = time.monotonic()
+    if rank == 0:
+        say(f"{stage.kind:<9} {stage.title}" + (f" ({stage.status})" if stage.status != TODO else ""))
+    failure: list[str | None] = [None]
+    if rank == 0 or stage.collective:
+        try:
+            stage.work()
+        except BenchError as error:
+            failure = [str(error)]
+            if processes > 1 and stage.collective:
+                raise  # the other processes wait inside a collective call: only leaving can end them
+    if processes > 1:
+        dist.broadcast_object_list(failure)
+    seconds = time.monotonic() - started
+    outcome.seconds[f"{stage.kind} {stage.title}"] = seconds
+    if failure[0]:
+        stage.status, stage.reason = "failed", failure[0]
+        if rank == 0:
+            errors.print(f"error: {stage.kind} {stage.title}: {failure[0]}", markup=False)
+    else:
+        stage.status = "done"
+        if rank == 0:
+            say(f"          done in {clock(seconds)}")
+
+
+def print_plan(plan: list[Stage], brief: bool = False) -> None:
+    """Print the plan as a table, or (brief) one line with its counts."""
+    counts: dict[str, int] = {}
+    for stage in plan:
+        counts[stage.status.split(" at ")[0]] = counts.get(stage.status.split(" at ")[0], 0) + 1
+    if brief:
+        say("plan      " + ", ".join(f"{n} stages {status}" for status, n in counts.items()))
+        for reason in dict.fromkeys(f"{s.title.split(': ')[1].split(' on ')[0]}: {s.reason}" for s in plan if s.status == LEFT_OUT):
+            say(f"          left out: {reason}")
+        return
+    table = Table("stage", "what", "status", "why", box=None, pad_edge=False)
+    for stage in plan:
+        table.add_row(stage.kind, stage.title, stage.status, stage.reason)
+    console.print(table)
+
+
+def plan_rows(plan: list[Stage]) -> list[dict[str, Any]]:
+    """The plan as JSON-able rows."""
+    return [
+        {"stage": s.kind, "what": s.title, "status": s.status, "why": s.reason, "key": s.key, "result": str(s.marker)} for s in plan
+    ]
+
+
+def all_cached(plan: list[Stage]) -> bool:
+    """True when nothing is left to do."""
+    return all(s.status in (CACHED, LEFT_OUT) for s in plan)
+
+
+def threads(count: int | None) -> None:
+    """Limit compute threads; results on one machine are bit-identical for the same number."""
+    if count:
+        torch.set_num_threads(count)

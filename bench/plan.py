@@ -1,0 +1,219 @@
+"""The plan of a run: a list of stages, each cached, resumable, to do or blocked. ``--dry-run`` prints it, `execute` walks it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench import stages
+from bench.engine import latest_checkpoint
+from bench.errors import BenchError, PreflightError
+from bench.experiment import BASELINE, Experiment, evaluator_config, method_config, needs_unmet
+
+CACHED, TODO, BLOCKED, LEFT_OUT = "cached", "to do", "blocked", "left out"
+
+
+@dataclass
+class Stage:
+    """One step of a run.
+
+    Attributes:
+        kind: ``data``, ``prior``, ``train``, ``translate`` or ``score``.
+        title: what it is about.
+        key: identity of its result.
+        marker: the file whose presence, with this key in it, means that the stage is done.
+        work: does it.
+        after: stages whose failure makes this one impossible.
+        status: ``cached``, ``resume at step N``, ``to do``, ``blocked`` or ``left out``.
+        reason: why it is blocked or left out.
+        collective: every process of a distributed run takes part.
+    """
+
+    kind: str
+    title: str
+    key: str
+    marker: Path
+    work: Callable[[], None]
+    after: list[Stage] = field(default_factory=list)
+    status: str = TODO
+    reason: str = ""
+    collective: bool = False
+
+    @property
+    def runs(self) -> bool:
+        """True when there is something to do."""
+        return self.status not in (CACHED, BLOCKED, LEFT_OUT)
+
+
+def marked(marker: Path, key: str) -> bool:
+    """True when `marker` is a complete JSON file that carries `key` and no failure."""
+    try:
+        content = json.loads(marker.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and content.get("key") == key and content.get("status", "ok") == "ok"
+
+
+def plan(experiment: Experiment) -> list[Stage]:
+    """The stages of an experiment in the order they run. Decodes nothing and computes nothing.
+
+    Raises:
+        PreflightError: with every problem that can be known now, one line each.
+    """
+    problems: list[str] = []
+    result: list[Stage] = []
+    data = _data_stages(experiment)
+    result += data.values()
+    prior = _prior_stage(experiment, data, problems)
+    if prior:
+        result.append(prior)
+    assets = _missing_assets(experiment, problems)
+    for name in dict.fromkeys([BASELINE, *experiment.spec.methods]):
+        cls, _ = method_config(experiment.spec.config, name)
+        for seed in experiment.spec.seeds if cls.stages else experiment.spec.seeds[:1]:
+            result += _method_stages(experiment, name, seed, data, prior, assets, problems)
+    if problems:
+        raise PreflightError("\n".join(dict.fromkeys(problems)))
+    _force(experiment, result)
+    return result
+
+
+def _data_stages(experiment: Experiment) -> dict[tuple[str, str, int], Stage]:
+    found = {}
+    for name, split, size in experiment.image_stages():
+        dataset = experiment.datasets[name]
+        place = dataset.place(split, size)
+        stage = Stage(
+            "data", f"{name}/{split} at {size} px, {len(place.records)} images", place.key, place.index,
+            lambda d=dataset, s=split, n=size: stages.build_data(d, s, n),  # type: ignore[misc]
+        )  # fmt: skip
+        stage.status = CACHED if marked(place.index, place.key) else TODO
+        found[name, split, size] = stage
+    return found
+
+
+def _prior_stage(
+    experiment: Experiment, data: dict[tuple[str, str, int], Stage], problems: list[str]
+) -> Stage | None:
+    if not experiment.needs_prior():
+        return None
+    try:
+        key = experiment.prior_key()
+        from_file = bool(experiment.spec.config.prior.weights)
+        findings = () if from_file else experiment.prior_findings()
+    except BenchError as error:
+        problems.append(str(error))
+        return None
+    folder = stages.prior_folder(experiment, key)
+    title = f"from {Path(experiment.spec.config.prior.weights).name}" if from_file else f"{len(findings)} findings, trained here"
+    stage = Stage("prior", title, key, folder / "prior.json", lambda: stages.make_prior(experiment, key))
+    stage.after = [s for (name, split, _), s in data.items() if name in experiment.prior_names and split != "test"]
+    stage.status = _training_status(stage.marker, key, [folder / "train"])
+    return stage
+
+
+def _missing_assets(experiment: Experiment, problems: list[str]) -> dict[str, list[str]]:
+    missing = {}
+    for name in experiment.evaluators():
+        cls, params = evaluator_config(experiment.spec.config, name)
+        missing[name] = cls.missing_assets(params, experiment.spec.options.assets)
+        problems += missing[name]
+    return missing
+
+
+def _training_status(marker: Path, key: str, folders: list[Path]) -> str:
+    if marked(marker, key):
+        return CACHED
+    for folder in folders:
+        found = latest_checkpoint(folder)
+        if found:
+            return f"resume at step {found[1]}"
+    return TODO
+
+
+def _method_stages(
+    experiment: Experiment,
+    name: str,
+    seed: int,
+    data: dict[tuple[str, str, int], Stage],
+    prior: Stage | None,
+    assets: dict[str, list[str]],
+    problems: list[str],
+) -> list[Stage]:
+    cls, config = method_config(experiment.spec.config, name)
+    if "a2b" not in cls.directions:
+        problems.append(f"method '{name}' cannot translate opacity to clear (directions: {', '.join(cls.directions)}).")
+        return []
+    if "lung_mask" in cls.requires(config) and "lung_mask" not in experiment.datasets[experiment.train_name].planes("train"):
+        problems.append(f"method '{name}' needs lung masks; dataset '{experiment.train_name}' has none.")
+        return []
+    try:
+        train_key = experiment.train_key(name, seed)
+        folder = experiment.folder(name, seed)
+    except PreflightError as error:
+        problems.append(str(error))
+        return []
+    found: list[Stage] = []
+    label = name if len(experiment.spec.seeds) == 1 or not cls.stages else f"{name} seed {seed}"
+    train: Stage | None = None
+    if cls.stages:
+        train = Stage(
+            "train", f"{label} on {experiment.train_name}, {experiment.spec.config.train.iterations} iterations", train_key,
+            folder / "train.json", lambda: stages.train(experiment, name, seed), collective=True,
+        )  # fmt: skip
+        train.after = [data[experiment.train_name, "train", experiment.data.load_size]]
+        if prior and "prior" in cls.requires(config):
+            train.after.append(prior)
+        train.status = _training_status(train.marker, train_key, [folder / "train" / s for s in reversed(cls.stages)])
+        found.append(train)
+    for test in experiment.test_names():
+        key = experiment.translate_key(train_key, test)
+        target = stages.translated_folder(folder, test, key)
+        translate = Stage(
+            "translate", f"{label}: {test}", key, target / "manifest.json",
+            lambda t=test: stages.translate(experiment, name, seed, t),  # type: ignore[misc]
+        )  # fmt: skip
+        translate.after = [data[test, "test", experiment.data.size], *([train] if train else [])]
+        translate.status = CACHED if marked(translate.marker, key) else TODO
+        found.append(translate)
+        found += _score_stages(experiment, name, seed, test, key, [translate, *([prior] if prior else [])], label)
+    return found
+
+
+def _score_stages(
+    experiment: Experiment, name: str, seed: int, test: str, translate_key: str, after: list[Stage], label: str
+) -> list[Stage]:
+    found = []
+    for evaluator in experiment.evaluators():
+        cls, params = evaluator_config(experiment.spec.config, evaluator)
+        key = experiment.score_key(translate_key, test, evaluator, seed)
+        marker = experiment.folder(name, seed) / "records" / f"{test}--{evaluator}.json"
+        stage = Stage(
+            "score", f"{label}: {evaluator} on {test}", key, marker,
+            lambda e=evaluator: stages.score(experiment, name, seed, test, e),  # type: ignore[misc]
+        )  # fmt: skip
+        stage.after = after
+        unmet = needs_unmet(cls.requires(params), experiment.datasets[test])
+        images = len(experiment.datasets[test].records("test"))
+        if unmet:
+            stage.status, stage.reason = LEFT_OUT, f"{test} has no {', '.join(unmet)}"
+        elif images < cls.min_images:
+            stage.status, stage.reason = LEFT_OUT, f"{test} has {images} test images; at least {cls.min_images} needed"
+        else:
+            stage.status = CACHED if marked(marker, key) else TODO
+        found.append(stage)
+    return found
+
+
+def _force(experiment: Experiment, result: list[Stage]) -> None:
+    """Mark the forced stage of the requested methods, and all that follows from it, as to do."""
+    order = ["train", "translate", "score"]
+    if not experiment.spec.force:
+        return
+    kinds = order[order.index(experiment.spec.force) :]
+    for stage in result:
+        if stage.kind in kinds and stage.runs | (stage.status == CACHED):
+            stage.status = TODO
+            stages.forget(stage.kind, stage.marker)

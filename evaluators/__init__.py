@@ -1,0 +1,6 @@
+"""Evaluators, one file each. The one table of built-in evaluators."""
+
+BUILTIN = {
+    "fidelity": "evaluators.fidelity:Fidelity",
+    "faithfulness": "evaluators.faithfulness:Faithfulness",
+}
