@@ -14,6 +14,7 @@ from bench.config import load, section_config
 from bench.contracts import Batch, Draws, Method, Trainable, Translation
 from bench.data.contract import FINDINGS
 from bench.data.synthetic.render import render
+from bench.data.synthetic.spec import case
 from bench.errors import BenchError
 from bench.prior import DensePrior
 from bench.registry import METHODS
@@ -69,8 +70,8 @@ def _build(cls: type[Method], config: Any, channels: int) -> Method:
 
 
 def _images(channels: int) -> tuple[torch.Tensor, torch.Tensor]:
-    opacity = torch.stack([torch.from_numpy(render("synthetic", i, SIZE, 0).image) for i in range(_BATCH)])
-    clear = torch.stack([torch.from_numpy(render("synthetic-clear", i, SIZE, 0).image) for i in range(_BATCH)])
+    opacity = torch.stack([torch.from_numpy(render(case(0, "synthetic-icu", i), SIZE).image) for i in range(_BATCH)])
+    clear = torch.stack([torch.from_numpy(render(case(0, "synthetic-clear", i), SIZE).image) for i in range(_BATCH)])
     return tuple((x[:, None] * 2 - 1).expand(-1, channels, -1, -1).contiguous() for x in (opacity, clear))  # type: ignore[return-value]
 
 

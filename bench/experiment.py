@@ -127,14 +127,15 @@ class Experiment:
     def _check_splits(self) -> None:
         training = self.datasets[self.train_name]
         for domain in DOMAINS:
+            everywhere = training.count("", domain)
             if not training.count("train", domain):
                 raise PreflightError(
-                    f"dataset '{self.train_name}': no {domain} image in the train split ({training.count("", domain)} in all; patients "
+                    f"dataset '{self.train_name}': no {domain} image in the train split ({everywhere} in all; patients "
                     "are split whole). Add images, change --seeds or --set data.fractions=..."
                 )
         if not training.count("test", CLEAR):
             raise PreflightError(
-                f"dataset '{self.train_name}': no clear image in the test split ({training.count("", CLEAR)} in all), so there is no "
+                f"dataset '{self.train_name}': no clear image in the test split ({training.count('', CLEAR)} in all), so there is no "
                 "reference to score against. Add images, change --seeds or --set data.fractions=..."
             )
 

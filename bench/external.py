@@ -14,11 +14,10 @@ from PIL import Image
 from bench import stages
 from bench.config import BenchConfig, fill
 from bench.contracts import Method
-from bench.data.contract import Decoded
-from bench.data.dicom import read_dicom
+from bench.data.contract import FloatImage
 from bench.data.geometry import Frame
 from bench.data.imageset import ImageSet
-from bench.data.pixels import read_image
+from bench.data.pixels import decode
 from bench.device import choose
 from bench.engine import load_weights
 from bench.errors import BenchError, DataError, PreflightError, UsageError
@@ -109,20 +108,10 @@ def _match(images: Path, source: ImageSet, test: str) -> dict[str, Path]:
 def _import(files: dict[str, Path], source: ImageSet, target: Path, key: str) -> None:
     """Bring images to 8-bit squares of the run's size, so that all methods' images went through the same steps."""
     for image_id, path in files.items():
-        decoded = read_any(path)
-        square = Frame(*decoded.image.shape, source.size).image(decoded.image)
+        values, _ = decode(path)
+        square = Frame(*values.shape, source.size).image(values)
         _write_png(target / "images" / f"{image_id}.png", np.round(square * 255).astype(np.uint8))
     write_manifest(target, source.ids, key, external=True)
-
-
-def read_any(path: Path) -> Decoded:
-    """Decode one DICOM, PNG or JPEG file.
-
-    Raises:
-        DataError: it cannot be decoded; the message names it.
-    """
-    head = path.open("rb").read(132)
-    return read_dicom(path) if head[128:] == b"DICM" or path.suffix.lower() in (".dcm", ".dicom") else read_image(path)
 
 
 # -- translate -------------------------------------------------------------------------------------------------------------
@@ -168,12 +157,12 @@ def translate(run: Path, source: Path, out: Path, device_name: str) -> int:
     failed, written = 0, {}
     for done, (path, name) in enumerate(zip(files, names, strict=True), 1):
         try:
-            decoded = read_any(path)
+            values, _ = decode(path)
         except DataError as error:
             warn(f"skipped: {error}")
             failed += 1
             continue
-        written[name] = _translate_one(method, decoded, size, device, out, name)
+        written[name] = _translate_one(method, values, size, device, out, name)
         progress.advance(done)
     progress.stop()
     write_json(out / "translations.json", {"run": facts["train_key"], "method": facts["method"], "size": size, "images": written})
@@ -188,20 +177,20 @@ def fill_data_size(facts: dict[str, Any]) -> int:
     return fill(DataConfig, facts["config"]["data"], "data").size
 
 
-def _translate_one(method: Method, decoded: Decoded, size: int, device: torch.device, out: Path, name: str) -> dict[str, Any]:
-    frame = Frame(*decoded.image.shape, size)
-    image = torch.from_numpy(frame.image(decoded.image))[None, None].to(device) * 2 - 1
+def _translate_one(method: Method, values: FloatImage, size: int, device: torch.device, out: Path, name: str) -> dict[str, Any]:
+    frame = Frame(*values.shape, size)
+    image = torch.from_numpy(frame.image(values))[None, None].to(device) * 2 - 1
     with torch.inference_mode():
         result = method.translate(image, "a2b", [int(digest(name), 16) >> 1])
     if not torch.isfinite(result.image).all():
         raise BenchError(f"translation of '{name}' holds values that are not finite; the run's weights are damaged.")
     top, left, height, width = frame.content
-    for kind, values in (("images", result.image), ("masks", None if result.mask is None else result.mask * 2 - 1)):
-        if values is not None:
-            content = to_bytes(values)[0][top : top + height, left : left + width]
+    for kind, made in (("images", result.image), ("masks", None if result.mask is None else result.mask * 2 - 1)):
+        if made is not None:
+            content = to_bytes(made)[0][top : top + height, left : left + width]
             path = out / kind / f"{name}.png"
             replace_atomically(path, lambda t, c=content: Image.fromarray(c).save(t, format="PNG"))  # type: ignore[misc]
-    return {"native": list(decoded.image.shape), "written": [height, width], "mask": result.mask is not None}
+    return {"native": list(values.shape), "written": [height, width], "mask": result.mask is not None}
 
 
 def _inputs(source: Path) -> Iterator[Path]:

@@ -211,7 +211,10 @@ def psnr(a: Bytes, b: Bytes) -> float:
 
 
 def ssim(a: Bytes, b: Bytes, device: torch.device) -> float:
-    """Structural similarity by torchmetrics: 11 x 11 Gaussian, sigma 1.5, range 1; NaN for images below the window."""
+    """Structural similarity by torchmetrics: 11 x 11 Gaussian, sigma 1.5, range 1, mirrored borders.
+
+    NaN for images smaller than the window.
+    """
     if min(a.shape) < SSIM_WINDOW:
         return math.nan
     x, y = (torch.from_numpy(np.ascontiguousarray(i)).to(device).float()[None, None] / 255 for i in (a, b))

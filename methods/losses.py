@@ -15,10 +15,7 @@ import torch.nn.functional as F
 from mmengine.dist import all_reduce
 from torch import Tensor
 
-
-def wide(x: Tensor) -> Tensor:
-    """The tensor in float32 (float64 stays)."""
-    return x if x.dtype is torch.float64 else x.float()
+from methods.nets.style_content import wide
 
 
 # ---- adversarial ---------------------------------------------------------------------------------------------------------
@@ -180,9 +177,7 @@ def fa_style(translated: Tensor, source: Tensor) -> Tensor:
     return (gram(translated) - gram(source.detach())).square().mean()
 
 
-def lca(
-    translated: Tensor, source: Tensor, opacity_indices: Sequence[int], threshold: float = 0.5
-) -> tuple[Tensor, Tensor]:
+def lca(translated: Tensor, source: Tensor, opacity_indices: Sequence[int], threshold: float = 0.5) -> tuple[Tensor, Tensor]:
     """Label-conditioned alignment, equation 7, soft: findings that the source shows should be gone from the translation.
 
     An image's selection q holds the opacity findings with a source probability above `threshold`. Per image the mean over q

@@ -7,8 +7,8 @@ ACL-GAN's adversarial-consistency loop A -> B -> A between opacity (A) and clear
 * FA and LCA: a frozen finding classifier psi(phi(x)) keeps features alike and takes the opacity findings away.
 
 The paper published no code and leaves details open; `methods.losses` says how each is read. One forward through the
-generators serves both steps: the discriminators learn from the detached images first, then the generators from the attached
-ones against the updated discriminators. Nothing here has batch statistics, so image sets share network calls by stacking.
+generators serves both steps: discriminators learn from the detached images first, then generators from the attached ones
+against the updated discriminators. Nothing here has batch statistics, so image sets share network calls by stacking.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from methods.nets.style_content import StyleGenerator
 ROLE_WEIGHT = {"fake": 1.0, "intra": 0.5, "back": 0.5}
 
 Generated = dict[str, dict[str, Translation]]  # domain the image should look like -> role (or "rec") -> image
+Jobs = dict[str, tuple[Tensor, Tensor, Tensor | None]]  # role -> content code, style code, image to blend with
 Terms = dict[str, Tensor]
 
 
@@ -44,21 +45,17 @@ class OursConfig:
     Attributes:
         aaspm, baml, fa, lca: the paper's modules; `aaspm` off means generators without a mask.
         symmetric: also run the mirrored loop B -> A -> B (about 1.8 x the cost).
-        mask_penalty: ``paper`` (equations 2 and 3) or ``acl_gan`` (that method's own, for the ablation).
+        mask_penalty: ``paper`` (equations 2 and 3) or ``acl_gan`` (that method's own, with weight `acl_mask_w`).
         style: ``fixed`` translates with one style drawn from `style_seed`; ``random`` draws one per image from its seed.
-        adv_w, acl_w, rec_w, aaspm_w, bam_w, feature_w, style_w, classifier_w: loss weights; `acl_w` multiplies `adv_w`,
-            `style_w` multiplies `feature_w`; `acl_w` 0 leaves the consistency discriminator out.
-        acl_mask_w: weight of ``mask_penalty=acl_gan``, which takes the place of `aaspm_w`.
+        *_w: loss weights; `acl_w` multiplies `adv_w` (0 leaves the consistency discriminator out), `style_w` `feature_w`.
         upper, kappa: free mask area and scale of equation 2.
-        repulsion_centre, repulsion_height, repulsion_eps, repulsion_tanh: equation 3; `repulsion_tanh` reads the centre
-            in [-1, 1] instead of [0, 1].
+        repulsion_*: equation 3; `repulsion_tanh` reads the centre in [-1, 1] instead of [0, 1].
         phi_size: side to which images are resized for the classifier.
         phi_relu: align features after the last ReLU (as the classifier pools them) or before it.
         lca_threshold: source probability above which a finding counts as present.
         lr, beta1, beta2, weight_decay: Adam, both optimizers. For short runs (below 5e4 iterations) take betas 0.5, 0.999.
         lr_decay, lr_decay_every: factor on the learning rate after every such share of the run (1e5 of 2.5e5 iterations).
-        width, n_res, downsamples, style_dim, mlp_dim: generators.
-        disc_width, disc_layers, disc_scales, disc_init: discriminators; take ``disc_init=kaiming`` at small widths.
+        disc_*: discriminators; take ``disc_init=kaiming`` at small widths.
     """
 
     aaspm: bool = True
@@ -132,20 +129,17 @@ class Ours(Method):
         """Build two generators (G_A = `gen_ab`, G_B = `gen_ba`) and the discriminators of domains and of pairs."""
         super().__init__(config, channels)
         c: OursConfig = config
-        generator = partial(
-            StyleGenerator, channels, channels + c.aaspm, c.width, c.n_res, c.downsamples, c.style_dim, c.mlp_dim
-        )
-        disc = partial(
-            MultiScaleDiscriminator, width=c.disc_width, layers=c.disc_layers, scales=c.disc_scales, init=c.disc_init
-        )
+        sizes = {"width": c.width, "n_res": c.n_res, "downsamples": c.downsamples}
+        generator = partial(StyleGenerator, channels, channels + c.aaspm, style_dim=c.style_dim, mlp_dim=c.mlp_dim, **sizes)
+        sizes = {"width": c.disc_width, "layers": c.disc_layers, "scales": c.disc_scales}
+        disc = partial(MultiScaleDiscriminator, init=c.disc_init, **sizes)
         self.gen_ab, self.gen_ba = generator(), generator()
         self.disc = nn.ModuleDict({domain: disc(channels) for domain in "ab"})
         loops = "" if c.acl_w == 0 else "ab" if c.symmetric else "a"
         self.disc_pair = nn.ModuleDict({domain: disc(2 * channels) for domain in loops})
         #: Which generated images each domain's discriminator judges.
-        self.roles: dict[str, tuple[str, ...]] = {"a": ("intra", "back"), "b": ("fake",)}
-        if c.symmetric:
-            self.roles = dict.fromkeys("ab", ("fake", "intra", "back"))
+        one_loop: dict[str, tuple[str, ...]] = {"a": ("intra", "back"), "b": ("fake",)}
+        self.roles = dict.fromkeys("ab", ("fake", "intra", "back")) if c.symmetric else one_loop
         #: Weight of every generator term in equation 8; what else is logged is only watched.
         self.weights = {
             **{"g_adv_a": c.adv_w, "g_adv_b": c.adv_w, "g_pair": c.adv_w * c.acl_w, "rec": c.rec_w},
@@ -213,7 +207,7 @@ class Ours(Method):
 
         # G_A: x_A to B; x_B in its own style, to be reproduced; x_B in a random one, where the mask should be empty.
         code_a, code_b = self.gen_ab.encode_content(torch.cat([a, b])).chunk(2)
-        jobs: dict[str, tuple[Tensor, Tensor, Tensor | None]] = {"fake": (code_a, z("fake_b"), a)}
+        jobs: Jobs = {"fake": (code_a, z("fake_b"), a)}
         if c.baml or c.symmetric:
             jobs["intra"] = (code_b, z("intra_b"), b)
         if c.rec_w:
@@ -234,10 +228,8 @@ class Ours(Method):
             made_b |= self._decode(self.gen_ab, {"back": (self.gen_ab.encode_content(fake_a), z("back_b"), fake_a)})
         return {"a": made_a, "b": made_b}
 
-    def _decode(
-        self, generator: StyleGenerator, jobs: Mapping[str, tuple[Tensor, Tensor, Tensor | None]]
-    ) -> dict[str, Translation]:
-        """Decode (content, style, background) jobs in one call; without a background the raw image is wanted."""
+    def _decode(self, generator: StyleGenerator, jobs: Jobs) -> dict[str, Translation]:
+        """Decode all jobs in one call; without an image to blend with, the raw output is wanted."""
         contents, styles, backgrounds = zip(*jobs.values(), strict=True)
         outputs = generator.decode(torch.cat(contents), torch.cat(styles)).chunk(len(jobs))
         return {name: self._blend(raw, x) for name, raw, x in zip(jobs, outputs, backgrounds, strict=True)}
@@ -259,18 +251,20 @@ class Ours(Method):
             log[f"d_{domain}"] = torch.stack([ROLE_WEIGHT[r] * t for r, t in zip(roles, terms, strict=True)]).sum()
         loss = log["d_a"] + log["d_b"]
         if self.disc_pair:
-            pairs = [self._judge_pairs(domain, source, made, detach=True) for domain in self.disc_pair]
-            log["d_pair"] = torch.stack([losses.lsgan(intra, 0) + losses.lsgan(back, 1) for intra, back in pairs]).sum()
-            right = [losses.lsgan_accuracy(maps, target) for pair in pairs for target, maps in enumerate(pair)]
-            log["pair_accuracy"] = torch.stack(right).mean()
+            stayed, returned = self._judge_pairs(source, made, detach=True)
+            log["d_pair"] = losses.lsgan(stayed, 0) + losses.lsgan(returned, 1)
+            log["pair_accuracy"] = (losses.lsgan_accuracy(stayed, 0) + losses.lsgan_accuracy(returned, 1)) / 2
             loss = loss + self.config.acl_w * log["d_pair"]
         return loss
 
-    def _judge_pairs(self, domain: str, source: Mapping[str, Tensor], made: Generated, detach: bool) -> list[list[Tensor]]:
-        """The consistency discriminator on (source, stayed) and on (source, went and came back)."""
-        images = [made[domain][role].image for role in ("intra", "back")]
-        pairs = [torch.cat([source[domain], i.detach() if detach else i], dim=1) for i in images]
-        return judge(self.disc_pair[domain], pairs)
+    def _judge_pairs(self, source: Mapping[str, Tensor], made: Generated, detach: bool) -> tuple[list[Tensor], list[Tensor]]:
+        """Maps of the consistency discriminators (of all loops) on (x, stayed) and on (x, went and came back)."""
+        stayed, returned = list[Tensor](), list[Tensor]()
+        for domain, disc in self.disc_pair.items():
+            images = [made[domain][role].image for role in ("intra", "back")]
+            maps = judge(disc, [torch.cat([source[domain], i.detach() if detach else i], dim=1) for i in images])
+            stayed, returned = stayed + maps[0], returned + maps[1]
+        return stayed, returned
 
     def _generator_loss(self, source: Mapping[str, Tensor], made: Generated, log: Terms) -> Tensor:
         """Equation 8; the log gets the unweighted terms."""
@@ -278,8 +272,8 @@ class Ours(Method):
             terms = [losses.lsgan(m, 1) for m in judge(self.disc[domain], [made[domain][r].image for r in roles])]
             log[f"g_adv_{domain}"] = torch.stack([ROLE_WEIGHT[r] * t for r, t in zip(roles, terms, strict=True)]).sum()
         if self.disc_pair:
-            pairs = [self._judge_pairs(domain, source, made, detach=False) for domain in self.disc_pair]
-            log["g_pair"] = torch.stack([losses.lsgan(intra, 1) + losses.lsgan(back, 0) for intra, back in pairs]).sum()
+            stayed, returned = self._judge_pairs(source, made, detach=False)
+            log["g_pair"] = losses.lsgan(stayed, 1) + losses.lsgan(returned, 0)
         if self.config.rec_w:
             log["rec"] = torch.stack([losses.l1(made[d]["rec"].image, source[d]) for d in "ab"]).sum()
         if self.config.aaspm:

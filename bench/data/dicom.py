@@ -14,7 +14,7 @@ import pydicom
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels.processing import apply_color_lut, apply_rescale, apply_windowing
 from pydicom.pixels.utils import pixel_array
-from pydicom.uid import JPEG2000, JPEG2000Lossless, JPEGBaseline8Bit
+from pydicom.uid import JPEG2000, JPEG2000Lossless, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGTransferSyntaxes
 
 from bench.data.contract import FloatImage
 from bench.data.tables import one_line, parse_age, parse_sex, parse_view
@@ -76,7 +76,10 @@ def read_dicom(path: Path) -> tuple[FloatImage, int]:
     """
     dataset = _open(path)
     if "PixelData" not in dataset:
-        raise DataError(f"{path}: DICOM file without pixel data. Remove it or replace it by the image itself.")
+        # pydicom drops a compressed image whose end is missing, so that both cases look alike but for the header.
+        if "BitsStored" in dataset:
+            raise DataError(f"{path}: the DICOM file is cut off; its pixel data is missing. Download it again.")
+        raise DataError(f"{path}: DICOM file without pixel data (a report, or cut off). Remove it or download it again.")
     frames = int(_text(dataset, "NumberOfFrames") or 1)
     if frames > 1:
         raise DataError(f"{path}: DICOM file with {frames} frames; only single radiographs can be used. Remove it.")
@@ -108,6 +111,9 @@ def _stored(dataset: pydicom.FileDataset, path: Path) -> npt.NDArray[Any]:
     syntax = dataset.file_meta.get("TransferSyntaxUID") if hasattr(dataset, "file_meta") else None
     if syntax is None:
         raise DataError(f"{path}: the DICOM header names no transfer syntax. Rewrite it with `gdcmconv`.")
+    if syntax == JPEGExtended12Bit and int(dataset.get("BitsStored") or 8) > 8:
+        # gdcm would decode it, but wraps every overshoot at black and white to the other end.
+        raise DataError(f"{path}: 12-bit lossy JPEG cannot be decoded. Convert it: `dcmdjpeg {path.name} out.dcm` (DCMTK).")
     if syntax.is_compressed and not _complete(dataset, syntax):
         raise DataError(f"{path}: the DICOM file is cut off (no end of image). Download it again.")
     try:
@@ -127,9 +133,7 @@ def _stored(dataset: pydicom.FileDataset, path: Path) -> npt.NDArray[Any]:
 
 def _complete(dataset: pydicom.Dataset, syntax: pydicom.uid.UID) -> bool:
     """Whether a compressed stream reaches its end marker; gdcm fills the rest of a cut image with grey without a word."""
-    if not (syntax.startswith("1.2.840.10008.1.2.4.") and syntax in pydicom.uid.JPEGTransferSyntaxes):
-        return True
-    return b"\xff\xd9" in bytes(dataset.PixelData[-64:])
+    return syntax not in JPEGTransferSyntaxes or b"\xff\xd9" in bytes(dataset.PixelData[-64:])
 
 
 def _display(stored: npt.NDArray[Any], dataset: pydicom.Dataset) -> FloatImage:

@@ -112,6 +112,7 @@ class Dataset:
         self.reader, self.manifest, self.cache_root = reader, manifest, cache_root
         self.workers, self.progress, self.skip_corrupt = workers, progress, skip_corrupt
         self._sets: dict[tuple[str, int, tuple[str, ...]], ImageSet] = {}
+        self._places: dict[tuple[str, int, tuple[str, ...]], cache.Place] = {}
 
     @property
     def name(self) -> str:
@@ -125,6 +126,7 @@ class Dataset:
         """Put every image into the test split: for datasets that nothing in a run learns from."""
         self.manifest = self.manifest.with_splits({record.image_id: "test" for record in self.manifest})
         self._sets.clear()
+        self._places.clear()
 
     def records(self, split: str = "") -> list[ImageRecord]:
         """Records of a split and of a translator's domains; of every split where none is named."""
@@ -146,7 +148,10 @@ class Dataset:
 
     def place(self, split: str, size: int, domains: Sequence[str] = DOMAINS) -> cache.Place:
         """Where the images of a split lie, or will lie, in the cache."""
-        return cache.place(self.manifest, split, size, self.cache_root, domains)
+        key = (split, size, tuple(domains))
+        if key not in self._places:  # the key hashes every record: seconds for a hundred thousand
+            self._places[key] = cache.place(self.manifest, split, size, self.cache_root, domains)
+        return self._places[key]
 
     def fingerprint(self, split: str, size: int) -> str:
         """Hash of everything that decides what `split` returns; known without decoding."""

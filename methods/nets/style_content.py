@@ -23,6 +23,11 @@ from bench.errors import UsageError
 EPS = 1e-5
 
 
+def wide(x: Tensor) -> Tensor:
+    """The tensor in float32 (float64 stays)."""
+    return x if x.dtype is torch.float64 else x.float()
+
+
 def keep_dtype(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Apply a function that only moves numbers, without autocast.
 
@@ -58,7 +63,7 @@ def instance_norm(x: Tensor, scale: Tensor | None = None, shift: Tensor | None =
         shift: N x F x 1 x 1, or None for 0.
         eps: added to the variance.
     """
-    values = x.double() if x.dtype is torch.float64 else x.float()
+    values = wide(x)
     variance, mean = torch.var_mean(values, dim=(2, 3), correction=0, keepdim=True)
     factor = torch.rsqrt(variance + eps)
     if scale is not None:
@@ -84,7 +89,7 @@ class LayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise N x C x H x W."""
-        values = x.double() if x.dtype is torch.float64 else x.float()
+        values = wide(x)
         std, mean = torch.std_mean(values, dim=(1, 2, 3), correction=1, keepdim=True)
         factor = self.scale.view(1, -1, 1, 1) / (std + self.eps)
         return torch.addcmul(self.shift.view(1, -1, 1, 1) - mean * factor, values, factor).to(x.dtype)
@@ -149,7 +154,7 @@ class StyleEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images N x C x H x W in [-1, 1] -> style codes N x style_dim, unbounded."""
-        pooled = self.body(x).float().mean(dim=(2, 3), keepdim=True)
+        pooled = wide(self.body(x)).mean(dim=(2, 3), keepdim=True)
         return self.head(pooled).flatten(1)
 
 
@@ -183,8 +188,7 @@ class Decoder(nn.Module):
         for conv, norm in zip(self.up, self.norms, strict=True):
             x = keep_dtype(lambda t: F.interpolate(t, scale_factor=2, mode="nearest"), x)
             x = F.relu(norm(conv(x)))
-        logits: Tensor = self.out(x)
-        return torch.tanh(logits if logits.dtype is torch.float64 else logits.float())
+        return torch.tanh(wide(self.out(x)))
 
 
 class StyleMLP(nn.Sequential):
@@ -214,6 +218,7 @@ class StyleGenerator(nn.Module):
         self,
         channels: int,
         out_channels: int,
+        *,
         width: int = 64,
         n_res: int = 4,
         downsamples: int = 2,

@@ -93,7 +93,7 @@ class Mimic(FileReader):
         lateral: list[str] = []
         names = ("dicom_id", "subject_id", "study_id", "ards", "split", "lung_mask")
         for number, cells in enumerate(zip(*(column(rows, name) for name in names), strict=True), start=2):
-            dicom, subject, study, ards, split, mask = cells
+            dicom, _, study, ards, split, mask = cells
             row = f"{file} row {number}"
             chosen = [images[dicom]] if dicom in images else frontal.get(study, []) if not dicom else []
             wrong = self._wrong(cells, chosen)

@@ -77,7 +77,7 @@ class Rsna(FileReader):
             self._record(i, usable[i], files[i], boxes=boxes.get(i, ()), header=header, origin=mapping.get(i, {}))
             for i, header in headers.items()
         ]
-        return records, problems, bool(unmapped)
+        return records, problems, not mapping or bool(unmapped)
 
     def _record(
         self, image: str, kind: str, file: str, *, boxes: tuple[Box, ...], header: Header, origin: Mapping[str, str]

@@ -68,16 +68,18 @@ class Chest:
         self.half_depth = Profile({-16: 4.0, -13: 5.2, -8: 7.2, -2: 8.6, 5: 9.3, 14: 9.4}, d)
         self.middle = Profile({-16: -3.0, -12: -2.4, -6: -0.9, 0: 0.0, 14: 0.3}, d)
         wide = (1.12 if supine else 1.0) * s
-        self.mediastinum_left = Profile({-20: 3.6, -13: 3.4, -9: 3.0, -3: 2.9, 2: 2.8, 14: 2.6}, wide)
-        self.mediastinum_right = Profile({-20: 3.6, -13: 3.1, -9: 2.7, -4: 2.9, 0: 3.0, 14: 2.5}, wide)
+        self.mediastinum_left = Profile({-20: 4.2, -13: 3.9, -9: 3.5, -3: 3.4, 2: 3.4, 14: 3.0}, wide)
+        self.mediastinum_right = Profile({-20: 4.2, -13: 3.6, -10: 3.2, -6: 3.5, -3: 3.5, 0: 3.4, 14: 2.8}, wide)
         drop = 3.2 * (1 - shot.inspiration)
         self.dome_tops = (7.6 * s + body.domes[0] - drop, 9.0 * s + body.domes[1] - drop)  # right, left
         self.apex = -14.6 * s
         sink = min(max(self.dome_tops[1] - 9.0 * s, -2.5), 1.0)
         h = body.heart * s * (1.05 if supine else 1.0)
+        g = s * (h / s) ** 0.6  # enlargement is mostly of the left ventricle
         self.heart = (
             Ellipsoid((2.2 * s, 4.6 * s + 0.8 * sink, 2.2 * s), (7.3 * h, 5.1 * h, 6.3 * h), body.heart_turn),
-            Ellipsoid((-0.9 * s, 3.4 * s + 0.8 * sink, 1.6 * s), (3.4 * h, 5.8 * h, 5.6 * h)),
+            Ellipsoid((1.0 * s, 2.2 * s + 0.5 * sink, -2.6 * s), (4.2 * g, 3.8 * g, 3.6 * g)),  # left atrium
+            Ellipsoid((-0.9 * s, 3.4 * s + 0.8 * sink, 1.6 * s), (3.4 * g, 5.6 * g, 5.6 * g)),
         )
         a = body.aorta * s
         self.vessels = (
@@ -85,10 +87,12 @@ class Chest:
             Ellipsoid((2.0 * s, -2.2 * s, 1.0), (2.4 * s, 2.9 * s, 3.5)),  # pulmonary trunk
         )
         self.aorta_radius = 1.25 * a
-        self.domes = tuple(
+        self.domes: tuple[Ellipsoid, ...] = tuple(
             Ellipsoid((side * 6.9 * b, top + 4.9 * s, 0.6 * d), (7.3 * b, 4.9 * s, 11.0 * d))
             for side, top in zip((-1, 1), self.dome_tops, strict=True)
         )
+        middle = max(self.dome_tops) + 6.3 * s  # central tendon and crura close the gap between the domes
+        self.domes += (Ellipsoid((0.3 * s, middle, 0.0), (6.5 * b, 4.9 * s, 13.0 * d)),)
 
     def spine_at(self, y: Floats) -> Floats:
         """Sideways position of the spine at a height, cm."""
@@ -130,16 +134,16 @@ class Chest:
         width = np.where(rays.x > axis, self.mediastinum_left(y), self.mediastinum_right(y))
         spine = self.spine_at(y)
         return [
-            self.column(rays, axis, 0.0, width, 8.0 * self.scale, -60.0, 0.9),
+            self.column(rays, axis, 0.0, width, 8.0 * self.scale, -60.0, 1.15),
             self.column(rays, spine + np.float32(1.7 * self.scale), -4.6, self.aorta_radius, self.aorta_radius, -6.5 * self.scale),
-            self.column(rays, spine, -7.6 * self.body.deep, 2.7 * self.scale, 3.0, -60.0, 0.8),
+            self.column(rays, spine, -7.6 * self.body.deep, 3.0 * self.scale, 3.0, -60.0, 1.2),
             *(vessel.interval(rays) for vessel in self.vessels),
         ]
 
     def below(self, rays: Rays) -> list[Interval]:
         """Abdomen: inside a dome, or lower than both domes' widest level."""
         spans = [dome.interval(rays) for dome in self.domes]
-        for side, dome in zip((-1, 1), self.domes, strict=True):
+        for side, dome in zip((-1, 1), self.domes[:2], strict=True):
             near = ((rays.x > 0) == (side > 0)) & (rays.y > dome.centre[1])
             spans.append((np.where(near, np.float32(-30), 0), np.where(near, np.float32(30), 0)))
         return spans
@@ -176,7 +180,7 @@ class Chest:
             inside &= ~part.inside(x, y, z)
         low = np.where(x > 0, self.domes[1].centre[1], self.domes[0].centre[1])
         width = np.where(x > 0, self.mediastinum_left(y), self.mediastinum_right(y))
-        return inside & (y < low) & ((x / width) ** 2 + (np.abs(z) / (8.0 * self.scale)) ** 1.1 > 1)
+        return inside & (y < low) & ((x / width) ** 2 + (np.abs(z) / (8.0 * self.scale)) ** 0.87 > 1)
 
     def wall_distance(self, x: Floats, y: Floats, z: Floats) -> Floats:
         """Rough distance to the chest wall, cm (0 at the pleura)."""

@@ -33,7 +33,7 @@ def _ribs(splat: Splat, chest: Chest) -> None:
         t = np.linspace(0, 1, count, dtype=np.float32)
         angle = np.pi * (0.085 + (end[:, None] - 0.085) * t)
         reach = (angle / np.pi - 0.085) / 0.715
-        y = head[:, None] + fall[:, None] * (reach**1.3 - 0.06 * np.sin(np.pi * np.minimum(reach * 2.2, 1)))
+        y = head[:, None] + fall[:, None] * (reach**1.2 - 0.03 * np.sin(np.pi * np.minimum(reach * 2.2, 1)))
         y = y.astype(np.float32)
         across, depth = np.abs(np.sin(angle)) ** (2 / 2.4), np.abs(np.cos(angle)) ** (2 / 2.4)
         width, deep = chest.half_width(y) + 0.35, chest.half_depth(y) + 0.35
@@ -53,7 +53,7 @@ def _ribs(splat: Splat, chest: Chest) -> None:
     thick = 0.72 * s * np.sqrt(1 - share**2)
     cortex = np.minimum(0.16 / np.sqrt(1 - share**2), 0.5)  # the shell is met more obliquely towards the edges
     way = np.linspace(0, 1, count)
-    taper = (np.clip((1 - way) * 14, 0.25, 1) * np.interp(way, [0, 0.3, 0.5, 1], [1.0, 0.95, 0.62, 0.62])).astype(np.float32)
+    taper = (np.clip((1 - way) * 14, 0.25, 1) * np.interp(way, [0, 0.3, 0.5, 1], [1.05, 1.05, 0.7, 0.75])).astype(np.float32)
     weight = (MARROW * thick + CORTEX * cortex)[None, None] * (2 * half / rows) * steps[..., None] * taper[None, :, None]
     weight = weight * np.float32(chest.body.bone)
     for layer in (-0.17 * s, 0.17 * s):

@@ -14,14 +14,17 @@ from bench.data.synthetic.bones import add_skeleton, joint_chords, spine
 from bench.data.synthetic.devices import add_devices, add_marker
 from bench.data.synthetic.opacities import filled
 from bench.data.synthetic.projection import Camera, Floats, Rays, Splat
-from bench.data.synthetic.softtissue import AIRY, WATER, add_airways, add_vessels, gas, outline
+from bench.data.synthetic.softtissue import AIRY, WATER, add_airways, add_vessels, gas, hila, outline
 from bench.data.synthetic.spec import Case, Shot, generator
 from bench.data.synthetic.texture import fractal
 
 #: Added attenuation that counts as a full opacity (strength 1), and the strength below which the map is zero.
 FULL, LEAST = 1.2, 0.04
-#: Opacity components smaller than this share of the image get no box.
-SMALLEST = 0.0008
+#: Strength from which a pixel belongs to the opacity's region, and the share of the image below which a part of it gets no
+#: box (the largest part always does).
+REGION, SMALLEST = 0.1, 0.0015
+#: Edge enhancement of the display: its strength and reach (cm).
+SHARPEN, REACH = 0.45, 0.55
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ def _attenuation(case: Case, chest: Chest, view: Camera, rays: Rays, lungs: Lung
     fine = fractal(x, y, lungs.span[1], (seed, 3.0, 9.0), 0.13) + fractal(x, y, lungs.span[0], (seed, 40.0, 1.0), 0.10)
     coarse = fractal(x, y, np.full_like(x, 2.0), (seed, 20.0, 30.0), 0.5)
     air = np.maximum(lungs.chord, 0)
+    air = air - hila(chest, rays, air)
     tissue = np.maximum(outline(chest, rays, view) * (1 + np.float32(0.010) * coarse) - air - gas(chest, rays), 0)
     total = np.float32(WATER) * tissue + np.float32(AIRY) * air * (1 + np.float32(0.05) * fine)
     return np.maximum(total + spine(chest, rays) + joint_chords(chest, rays) + splat.image(), 0)
@@ -95,7 +99,8 @@ def _detect(shot: Shot, view: Camera, clear: Floats, added: Floats, lungs: Lungs
     for attenuation in (clear + added, clear):
         signal = _signal(shot, view, attenuation) if attenuation is not clear and added.any() else plain
         noisy = signal + noise * np.exp(0.5 * signal) / np.float32(np.sqrt(quanta))
-        shown.append(_display(noisy - np.float32(shot.equalise) * slow, curve))
+        crisp = noisy + np.float32(SHARPEN) * (noisy - gaussian_filter(noisy, REACH / view.pixel, truncate=3))
+        shown.append(_display(crisp - np.float32(shot.equalise) * slow, curve))
     return shown[0], shown[1]
 
 
@@ -138,13 +143,13 @@ def _shutter(shot: Shot, size: int) -> Floats:
 
 
 def _boxes(opacity: Floats) -> tuple[Box, ...]:
-    parts, count = label(opacity > 0, structure=np.ones((3, 3)))
+    parts, count = label(opacity > REGION, structure=np.ones((3, 3)))
     if not count:
         return ()
     area = np.bincount(parts.ravel(), minlength=count + 1)
     boxes = []
     for index, (rows, columns) in enumerate(find_objects(parts), start=1):
-        if area[index] >= max(2, SMALLEST * opacity.size):
+        if area[index] >= min(SMALLEST * opacity.size, area[1:].max()):
             boxes.append((
                 float(columns.start), float(rows.start),
                 float(columns.stop - columns.start), float(rows.stop - rows.start),

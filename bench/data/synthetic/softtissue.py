@@ -46,7 +46,8 @@ def _breasts(chest: Chest, rays: Rays) -> Floats:
         centre = (side * (8.4 + 1.2 * flat) * chest.scale, (4.6 + (1 - flat)) * chest.scale, front)
         x, y = rays.at(front)
         lower = 1 / (1 + np.exp(-(y - centre[1] + 3.0 * size) / 1.2))  # blends upwards into the chest, ends below in a fold
-        total += np.float32(0.42) * Ellipsoid(centre, radii, side * 0.25).chord(rays) * lower
+        chord = Ellipsoid(centre, radii, side * 0.25).chord(rays) / np.float32(2 * radii[2])
+        total += np.float32(0.9 * radii[2]) * chord**1.4 * lower
     return total.astype(np.float32)
 
 
@@ -76,8 +77,21 @@ def gas(chest: Chest, rays: Rays) -> Floats:
         return np.zeros_like(rays.x)
     top = chest.dome_tops[1]
     bubble = Ellipsoid((6.4 * s, top + 1.0 + 1.5 * g, 2.5), (2.9 * g * s, 1.5 * g, 2.3 * g), 0.1).chord(rays)
-    bowel = Ellipsoid((10.2 * s, top + 5.5, 3.0), (1.9 * g, 1.3 * g, 1.5 * g), 0.8).chord(rays)
-    return bubble + 0.6 * bowel
+    rng = np.random.default_rng(chest.body.seed + 2)
+    for _ in range(int(rng.integers(0, 4))):
+        place = (rng.uniform(2, 11.5) * s, top + rng.uniform(4.0, 9.0), rng.uniform(0, 5))
+        bubble = bubble + 0.5 * Ellipsoid(place, (rng.uniform(0.8, 2.2), rng.uniform(0.7, 1.3), 1.2), rng.uniform(-1, 1)).chord(rays)
+    return bubble
+
+
+def hila(chest: Chest, rays: Rays, air: Floats) -> Floats:
+    """Length of lung that the roots of the lungs (nodes, large vessels) replace, cm."""
+    s, total = chest.scale, np.zeros_like(rays.x)
+    x, y = rays.at(-1.0)
+    for side, height in ((-1, -0.6), (1, -1.6)):
+        far = ((x - side * 3.9 * s) / (1.5 * s)) ** 2 + ((y - height * s) / (2.5 * s)) ** 2
+        total += np.exp(-far)
+    return np.minimum(2.6 * np.float32(chest.body.vessels) * total, 0.5 * air)
 
 
 def add_vessels(splat: Splat, chest: Chest) -> None:

@@ -180,7 +180,7 @@ def _body(rng: np.random.Generator, variant: str) -> Body:
         size=float(rng.normal(0.945 if female else 1.03, 0.03)),
         broad=float(rng.normal(1.0, 0.04)),
         deep=float(rng.normal(1.0, 0.06)),
-        fat=float(np.clip(rng.gamma(2.2, 0.55), 0.3, 4.0)),
+        fat=float(np.clip(rng.gamma(2.2, 0.75), 0.3, 4.5)),
         breast=float(rng.uniform(0.55, 1.15)) if female else 0.0,
         heart=float(rng.uniform(1.22, 1.36) if enlarged else np.clip(rng.normal(1.0, 0.06), 0.86, 1.14)),
         heart_turn=float(rng.normal(0.62, 0.10)),
@@ -211,7 +211,7 @@ def _shot(rng: np.random.Generator, variant: str, ill: bool) -> Shot:
         centre=(float(rng.normal(0, 0.7) * loose), float(rng.normal(0.6, 0.8))),
         arms=float(np.clip(rng.normal(0.85, 0.15) if supine else rng.normal(0.15, 0.12), 0, 1)),
         collimation=tuple(float(v) for v in np.where(shut, rng.uniform(0.01, 0.05, 4), 0)),  # type: ignore[arg-type]
-        quanta=float(np.exp(rng.normal(np.log(2500 if good else 700 if supine else 1500), 0.35))),
+        quanta=float(np.exp(rng.normal(np.log(5000 if good else 1400 if supine else 3000), 0.35))),
         scatter=float(np.clip(rng.normal(0.55 if supine else 0.28, 0.08), 0.08, 1.0)),
         lung_level=float(np.clip(rng.normal(0.36 if supine else 0.29, 0.05), 0.18, 0.48)),
         body_level=float(np.clip(rng.normal(0.86, 0.04), 0.74, 0.95)),
@@ -234,7 +234,7 @@ def _lesions(rng: np.random.Generator, variant: str) -> tuple[Lesion, ...]:
         found.append(spot("ards", (0.75, 1.0), (0.5, 0.8), side=0))
         found += [spot("effusion", (4.0, 7.0), (1.0, 1.0), side=s) for s in (-1, 1) if rng.random() < 0.4]
         if rng.random() < 0.5:
-            found.append(spot("consolidation", (4.0, 6.0), (0.6, 0.9), up=rng.uniform(0.5, 0.85)))
+            found.append(spot("consolidation", (4.5, 6.5), (0.7, 1.0), up=rng.uniform(0.5, 0.85)))
         return tuple(found)
     kinds = ["consolidation", "effusion", "oedema", "infiltrate", "atelectasis", "nodule", "mass"]
     main = rng.choice(kinds, p=[0.42, 0.14, 0.14, 0.12, 0.07, 0.06, 0.05])
@@ -252,19 +252,19 @@ def _single(kind: str, spot: object, rng: np.random.Generator) -> Lesion:
     if kind == "consolidation":
         # half of them touch the heart or the diaphragm, where a border then disappears
         inner = {"up": rng.uniform(0.6, 0.85), "out": rng.uniform(0.1, 0.3), "front": rng.uniform(0.1, 0.6)}
-        lesion = draw(kind, (3.0, 5.6), (0.6, 0.95), **(inner if rng.random() < 0.5 else {}))
+        lesion = draw(kind, (3.9, 7.0), (0.75, 1.0), **(inner if rng.random() < 0.5 else {}))
     elif kind == "oedema":
-        lesion = draw(kind, (6.0, 8.5), (0.4, 0.6), side=0)
+        lesion = draw(kind, (7.0, 9.5), (0.6, 0.85), side=0)
     elif kind == "effusion":
-        lesion = draw(kind, (3.5, 9.0), (1.0, 1.0))
+        lesion = draw(kind, (4.0, 10.0), (1.0, 1.0))
     elif kind == "infiltrate":
-        lesion = draw(kind, (4.5, 6.5), (0.4, 0.55))
+        lesion = draw(kind, (5.5, 8.0), (0.6, 0.85))
     elif kind == "atelectasis":
-        lesion = draw(kind, (0.7, 1.2), (0.9, 1.0), up=rng.uniform(0.6, 0.85))
+        lesion = draw(kind, (0.9, 1.5), (0.95, 1.0), up=rng.uniform(0.6, 0.85))
     elif kind == "nodule":
-        lesion = draw(kind, (0.8, 1.4), (1.0, 1.0))
+        lesion = draw(kind, (0.9, 1.5), (1.0, 1.0))
     else:
-        lesion = draw(kind, (1.7, 3.0), (1.0, 1.0))
+        lesion = draw(kind, (1.9, 3.2), (1.0, 1.0))
     return lesion
 
 

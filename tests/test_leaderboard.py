@@ -1,0 +1,252 @@
+"""The leaderboard as text: golden table, order, bold, direction, footnotes, and what may never share a table."""
+
+import random
+import re
+from typing import Any
+
+import pytest
+
+from leaderboards.render import leaderboard, short
+from leaderboards.tables import tables
+
+METRICS = {
+    "fidelity": [
+        {"key": "kid", "label": "KID", "better": "lower", "unit": "", "digits": 3, "primary": True},
+        {"key": "fid", "label": "FID", "better": "lower", "unit": "", "digits": 1, "primary": True},
+    ],
+    "faithfulness": [{"key": "psnr", "label": "PSNR", "better": "higher", "unit": "dB", "digits": 1, "primary": False}],
+    "counts": [{"key": "boxes", "label": "Boxes", "better": "none", "unit": "", "digits": 0, "primary": False}],
+}
+
+
+def score(value: float | None, **rest: Any) -> dict[str, Any]:
+    return {"value": value, "std": None, "std_over": "", "ci": None, "n": 50, "note": "", **rest}
+
+
+def record(method: str, evaluator: str = "fidelity", **changes: Any) -> dict[str, Any]:
+    base = {
+        "schema": 1, "method": method, "method_version": 1, "config_fingerprint": f"cfg-{method}",
+        "train_dataset": "" if method == "original" else "rsna", "dataset": "rsna",
+        "dataset_fingerprint": "0123456789abcdef", "reference": "clear", "split": "test", "seed": 0, "preset": "paper", "evaluator": evaluator,
+        "params": {"extractor": "inception"} if evaluator == "fidelity" else {}, "metrics": METRICS[evaluator],
+        "scores": {}, "n_translated": 50, "n_reference": 60, "status": "ok", "error": None,
+        "cost": {"iterations": 10, "images_seen": None, "train_seconds": None, "parameters": None}, "prior": None,
+    }  # fmt: skip
+    return {**base, **changes}
+
+
+def fidelity(method: str, kid: float, fid: float, **changes: Any) -> dict[str, Any]:
+    note = "subset size 25, half of the smaller set (configured: 1000)"
+    scores = {
+        "kid": score(kid, std=0.004, std_over="subsets", note=note),
+        "fid": score(fid, ci=[fid - 2, fid + 2.04]),
+    }
+    return record(method, **{"scores": scores, **changes})
+
+
+TRAINED = {"iterations": 10, "images_seen": 1_200_000, "train_seconds": 9.0, "parameters": 28_286_000}
+GOLDEN = [
+    fidelity("cyclegan", 0.0301, 60.0, cost=TRAINED),
+    fidelity("original", 0.0432, 51.8),
+    fidelity("acl-gan", 0.0161, 57.2, cost=TRAINED),
+    record("acl-gan", "faithfulness", scores={"psnr": score(31.04)}, cost=TRAINED),
+    record("original", "faithfulness", scores={"psnr": score(25.0)}),
+    record("cyclegan", "faithfulness", status="failed", error="out of memory\nTraceback"),
+]
+EXPECTED = """\
+# Leaderboard
+
+## rsna test · against clear · trained on rsna · preset paper · data 01234567
+
+| Method       |   PSNR (dB) ↑ |             KID ↓ |                 FID ↓ |   n |   Seeds |   Images seen |   Parameters |
+|:-------------|--------------:|------------------:|----------------------:|----:|--------:|--------------:|-------------:|
+| original     |          25.0 |     0.043 ± 0.004 | **51.8** [49.8, 53.8] |  50 |       1 |             ~ |            ~ |
+| acl-gan      |      **31.0** | **0.016** ± 0.004 |     57.2 [55.2, 59.2] |  50 |       1 |         1.2 M |       28.3 M |
+| cyclegan [1] |        failed |     0.030 ± 0.004 |     60.0 [58.0, 62.0] |  50 |       1 |         1.2 M |       28.3 M |
+
+- [1] cyclegan: faithfulness, seed 0 failed: out of memory.
+- ± is the standard deviation over subsets: KID.
+- [low, high] is the 95 % confidence interval over patients, for a single seed.
+- KID: subset size 25, half of the smaller set (configured: 1000).
+- FID and KID: Inception-v3 of 2015-12-05 through torch-fidelity, translated against real clear images.
+- Data fingerprint `0123456789abcdef`.
+
+6 records, digest `DIGEST`.
+""".replace("~", "\u2013")
+
+
+def test_golden_table() -> None:
+    assert re.sub(r"digest `\w{16}`", "digest `DIGEST`", leaderboard(GOLDEN)) == EXPECTED
+
+
+def test_order_of_records_does_not_matter() -> None:
+    shuffled = GOLDEN.copy()
+    random.Random(0).shuffle(shuffled)
+    assert leaderboard(shuffled) == leaderboard(GOLDEN)
+    assert short(shuffled) == short(GOLDEN)
+
+
+def test_digest_follows_the_records() -> None:
+    changed = [*GOLDEN[:-1], {**GOLDEN[-1], "error": "other"}]
+    assert leaderboard(changed).splitlines()[-1] != leaderboard(GOLDEN).splitlines()[-1]
+
+
+def test_original_is_first_even_where_it_is_worst() -> None:
+    (table,) = tables([fidelity("a", 0.1, 1), fidelity("z", 0.2, 1), fidelity("original", 9.0, 1)])
+    assert [row.label for row in table.rows] == ["original", "a", "z"]
+
+
+def test_direction_decides_order_and_best() -> None:
+    metric = [{**METRICS["faithfulness"][0], "primary": True}]
+    rows = [
+        record(m, "faithfulness", metrics=metric, scores={"psnr": score(v)}) for m, v in (("a", 10), ("b", 30), ("c", 20))
+    ]
+    (table,) = tables(rows)
+    assert [row.label for row in table.rows] == ["b", "c", "a"]
+    assert leaderboard(rows).count("**") == 2
+    assert "**30.0**" in leaderboard(rows)
+
+
+def test_unranked_metrics_have_no_best_and_no_arrow() -> None:
+    text = leaderboard([record(m, "counts", scores={"boxes": score(v)}) for m, v in (("a", 1), ("b", 2))])
+    assert "**" not in text
+    assert "↓" not in text
+
+
+def test_ties_are_all_bold_and_a_lone_value_is_not() -> None:
+    assert leaderboard([fidelity("a", 0.5, 3.0), fidelity("b", 0.5, 4.0)]).count("**0.500**") == 2
+    assert "**" not in leaderboard([fidelity("a", 0.5, 3.0)])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dataset_fingerprint": "ffff"},
+        {"preset": "quick"},
+        {"dataset": "mimic"},
+        {"train_dataset": "mimic"},
+        {"reference": "clear-pa"},
+        {"params": {"extractor": "inception", "kid_subset_size": 50}},
+    ],
+)
+def test_what_differs_never_shares_a_table(change: dict[str, Any]) -> None:
+    found = tables([fidelity("a", 0.1, 1.0), fidelity("b", 0.2, 2.0, **change)])
+    assert sorted(row.label for table in found for row in table.rows) == ["a", "b"]
+    assert all(len(table.rows) == 1 for table in found)
+    titles = re.findall(r"^## .*$", leaderboard([fidelity("a", 0.1, 1.0), fidelity("b", 0.2, 2.0, **change)]), re.MULTILINE)
+    assert len(set(titles)) == 2
+
+
+def cxr(method: str, prior: str) -> dict[str, Any]:
+    metric = [{"key": "fd_cxr", "label": "FD-cxr", "better": "lower", "unit": "", "digits": 2, "primary": True}]
+    about = {"trained_by": "bench", "findings": ["Edema", "Effusion"], "id": prior}
+    return record(method, metrics=metric, scores={"fd_cxr": score(1.0)}, params={"extractor": "cxr"}, prior=about)
+
+
+def test_features_of_two_classifiers_never_share_a_table() -> None:
+    assert [len(table.rows) for table in tables([cxr("a", "p1"), cxr("b", "p1")])] == [2]
+    assert [len(table.rows) for table in tables([cxr("a", "p1"), cxr("b", "p2")])] == [1, 1]
+
+
+def test_two_extractors_are_columns_of_their_own_with_statements() -> None:
+    (table,) = tables([cxr("a", "p1"), fidelity("a", 0.1, 1.0)])
+    assert [column.label for column in table.columns] == ["FD-cxr", "KID", "FID"]
+    text = leaderboard([cxr("a", "p1"), fidelity("a", 0.1, 1.0)])
+    assert "not FID or KID" in text
+    assert "classifier `p1`" in text
+    assert "trained by bench, findings Edema, Effusion" in text
+
+
+def test_original_joins_every_training_set_and_preset() -> None:
+    rows = [fidelity("original", 0.3, 3.0), fidelity("a", 0.1, 1.0), fidelity("a", 0.2, 2.0, preset="quick")]
+    assert [[row.label for row in table.rows] for table in tables(rows)] == [["original", "a"]] * 2
+    (alone,) = tables([fidelity("original", 0.3, 3.0)])
+    assert alone.rows[0].original
+
+
+def test_seeds_are_averaged_and_spreads_are_not_mixed() -> None:
+    rows = [fidelity("original", 0.5, 5.0), *(fidelity("a", v, 1.0, seed=s) for s, v in enumerate((0.1, 0.2, 0.3)))]
+    text = leaderboard(rows)
+    assert "**0.200** ± 0.100 |" in text
+    assert "0.004" not in text  # the spread over subsets of the single-seed row gives way
+    assert "± is the standard deviation over seeds: KID, FID." in text
+    assert "over subsets" not in text
+    (table,) = tables(rows)
+    assert [row.seeds for row in table.rows] == [1, 3]
+
+
+def test_a_failed_seed_is_footnoted_and_the_others_count() -> None:
+    rows = [
+        fidelity("a", 0.1, 1.0),
+        fidelity("a", 0.3, 1.0, seed=1),
+        record("a", seed=2, status="failed", error="not finite"),
+    ]
+    text = leaderboard(rows)
+    assert "0.200 ± 0.141" in text
+    assert "a [1]" in text
+    assert "fidelity, seed 2 failed: not finite" in text
+
+
+def test_a_method_that_failed_before_scoring_is_in_the_table() -> None:
+    text = leaderboard(
+        [fidelity("a", 0.1, 1.0), record("b", evaluator="fidelity", metrics=[], status="failed", error="boom")]
+    )
+    assert re.search(r"\| b \[1\] +\| +failed \| +failed \|", text)
+    lost = {**record("b"), "evaluator": None, "metrics": [], "params": None, "status": "failed", "error": "diverged"}
+    text = leaderboard([fidelity("a", 0.1, 1.0), lost])
+    assert re.search(r"\| b \[1\] +\| +failed \| +failed \|", text)
+    assert "seed 0 failed: diverged" in text
+
+
+def test_missing_and_skipped_are_dashes() -> None:
+    skipped = record("a", "faithfulness", status="skipped", error="no counterpart")
+    (line,) = re.findall(r"^\| a .*$", leaderboard([fidelity("a", 0.1, 1.0), skipped]), re.MULTILINE)
+    assert line.count("\u2013") == 3
+    assert "skipped: no counterpart" in leaderboard([fidelity("a", 0.1, 1.0), skipped])
+
+
+def test_a_value_of_none_is_missing_with_its_note() -> None:
+    rows = [record("a", scores={"kid": score(None, note="too few"), "fid": score(2.0)}), fidelity("b", 0.1, 1.0)]
+    text = leaderboard(rows)
+    assert re.search(r"\| a +\| +\u2013 \|", text)
+    assert "KID: too few (a)." in text
+
+
+def test_configurations_of_one_method_are_told_apart() -> None:
+    rows = [
+        fidelity("a", 0.1, 1.0, config_fingerprint="11111111xx"),
+        fidelity("a", 0.2, 1.0, config_fingerprint="22222222xx"),
+    ]
+    assert [row.label for row in tables(rows)[0].rows] == ["a (11111111)", "a (22222222)"]
+    rows = [fidelity("a", 0.1, 1.0), fidelity("a", 0.2, 1.0, method_version=2)]
+    assert [row.label for row in tables(rows)[0].rows] == ["a v1", "a v2"]
+
+
+def test_rounding_happens_in_text_only() -> None:
+    rows = [fidelity("a", 0.12344, 1.0), fidelity("b", -0.00001, 1.0)]
+    assert tables(rows)[0].rows[0].cells["kid"].value == -0.00001
+    assert "**0.000**" in leaderboard(rows)
+    assert "-0.000" not in leaderboard(rows)
+
+
+def test_different_n_is_said() -> None:
+    text = leaderboard([fidelity("a", 0.1, 1.0), fidelity("b", 0.2, 1.0, n_translated=40)])
+    assert "n differs between rows" in text
+
+
+def test_pipes_in_names_do_not_break_the_table() -> None:
+    assert "a\\|b" in leaderboard([fidelity("a|b", 0.1, 1.0)])
+
+
+def test_short_has_primary_metrics_only() -> None:
+    text = short(GOLDEN)
+    assert "PSNR" not in text
+    assert "KID" in text
+    assert "0.016 *" in text
+    assert text.index("original") < text.index("acl-gan") < text.index("cyclegan")
+    assert "out of memory" in text
+
+
+def test_no_records() -> None:
+    assert "No records yet." in leaderboard([])
+    assert short([]) == "No records yet.\n"
