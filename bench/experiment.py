@@ -15,7 +15,7 @@ import torch
 
 from bench.config import BenchConfig, RunOptions, TrainConfig, plain, section_config, with_load_size
 from bench.contracts import Evaluator, Method
-from bench.data.contract import CLEAR, DOMAINS, FINDINGS, LUNG_OPACITY, OPACITY
+from bench.data.contract import CLEAR, DOMAINS, FINDINGS, LUNG_OPACITY, OPACITY, OTHER
 from bench.data.imageset import ImageSet
 from bench.data.load import Dataset, DataSource, open_datasets
 from bench.data.splits import verify
@@ -145,9 +145,21 @@ class Experiment:
         """Datasets with test images."""
         return [n for n, d in self.datasets.items() if any(d.count("test", domain) for domain in DOMAINS)]
 
+    def domains(self, split: str) -> tuple[str, ...]:
+        """Domains decoded for a split: the prior also learns from labelled images that no translator learns from."""
+        return (*DOMAINS, OTHER) if split != "test" and self.prior_trained() else DOMAINS
+
+    def images(self, name: str, split: str, size: int) -> ImageSet:
+        """A split of a dataset, decoded on first use."""
+        return self.datasets[name].split(split, size, self.domains(split))
+
+    def identity(self, name: str, split: str, size: int) -> str:
+        """Fingerprint of what `images` returns, known without decoding."""
+        return self.datasets[name].fingerprint(split, size, self.domains(split))
+
     def test_set(self, name: str) -> ImageSet:
         """All test images of a dataset, both domains."""
-        return self.datasets[name].split("test", self.data.size)
+        return self.images(name, "test", self.data.size)
 
     def reference_name(self, name: str) -> str:
         """Whose clear test images a test set is compared with: its own where it has both domains, else the training set's."""
@@ -161,7 +173,7 @@ class Experiment:
 
     def train_set(self, domain: str) -> ImageSet:
         """Training images of one domain at load size."""
-        return self.datasets[self.train_name].split("train", self.data.load_size).where(domain)
+        return self.images(self.train_name, "train", self.data.load_size).where(domain)
 
     def image_stages(self) -> list[tuple[str, str, int]]:
         """Every (dataset, split, size) the run reads, in order."""
@@ -173,7 +185,7 @@ class Experiment:
         return list(dict.fromkeys(wanted))
 
     def _any(self, name: str, split: str) -> bool:
-        return any(self.datasets[name].count(split, domain) for domain in DOMAINS)
+        return bool(self.datasets[name].records(split, self.domains(split)))
 
     def policy(self) -> str:
         """The strictest data policy among the run's datasets."""
@@ -208,7 +220,7 @@ class Experiment:
         """
         positive, negative = set(), set()
         for name in self.prior_names:
-            for record in self.datasets[name].records("train"):
+            for record in self.datasets[name].records("train", self.domains("train")):
                 for finding, value in (record.findings or {}).items():
                     (positive if value else negative).add(finding)
         usable = positive & negative
@@ -228,7 +240,7 @@ class Experiment:
         if config.weights:
             path = self.prior_file()
             return digest(["file", file_digest(path), plain(config) | {"weights": path.name}])
-        sets = [self.datasets[n].fingerprint(split, self.data.load_size) for n in self.prior_names for split in ("train", "val")]
+        sets = [self.identity(n, split, self.data.load_size) for n in self.prior_names for split in ("train", "val")]
         crop = [self.data.load_size, self.data.min_crop, self.data.rotate]
         return digest(["trained", 1, plain(config), sets, crop, self.prior_findings(), self.seed])
 
@@ -269,7 +281,7 @@ class Experiment:
             parts |= {
                 "train": {k: v for k, v in plain(self.spec.config.train).items() if k != "checkpoint_interval"},
                 "data": plain(self.data),
-                "images": self.datasets[self.train_name].fingerprint("train", self.data.load_size),
+                "images": self.identity(self.train_name, "train", self.data.load_size),
                 "prior": self.prior_key() if "prior" in cls.requires(config) else "",
                 "seed": seed,
             }
@@ -277,7 +289,7 @@ class Experiment:
 
     def translate_key(self, train_key: str, test: str) -> str:
         """Identity of a translated test set."""
-        return digest([train_key, self.datasets[test].fingerprint("test", self.data.size)])
+        return digest([train_key, self.identity(test, "test", self.data.size)])
 
     def score_key(self, translate_key: str, test: str, evaluator: str, seed: int) -> str:
         """Identity of a score."""
@@ -285,7 +297,7 @@ class Experiment:
         return digest(
             {
                 "translated": translate_key,
-                "reference": self.datasets[self.reference_name(test)].fingerprint("test", self.data.size),
+                "reference": self.identity(self.reference_name(test), "test", self.data.size),
                 "evaluator": evaluator,
                 "origin": EVALUATORS.origin(evaluator),
                 "version": cls.version,

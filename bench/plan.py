@@ -84,10 +84,11 @@ def _data_stages(experiment: Experiment) -> dict[tuple[str, str, int], Stage]:
     found = {}
     for name, split, size in experiment.image_stages():
         dataset = experiment.datasets[name]
-        place = dataset.place(split, size)
+        domains = experiment.domains(split)
+        place = dataset.place(split, size, domains)
         stage = Stage(
             "data", f"{name}/{split} at {size} px, {len(place.records)} images", place.key, place.index,
-            lambda d=dataset, s=split, n=size: stages.build_data(d, s, n),  # type: ignore[misc]
+            lambda d=dataset, s=split, n=size, o=domains: stages.build_data(d, s, n, o),  # type: ignore[misc]
         )  # fmt: skip
         stage.status = CACHED if marked(place.index, place.key) else TODO
         found[name, split, size] = stage

@@ -30,10 +30,10 @@ from bench.translations import load_set, translate_set
 CHANNELS = 1
 
 
-def build_data(dataset: Dataset, split: str, size: int) -> None:
+def build_data(dataset: Dataset, split: str, size: int, domains: tuple[str, ...]) -> None:
     """Decode a split into the cache."""
-    dataset.split(split, size)
-    for image_id, why in dataset.left_out(split, size).items():
+    dataset.split(split, size, domains)
+    for image_id, why in dataset.left_out(split, size, domains).items():
         warn(f"{dataset.name}: {image_id} is left out: {why}")
 
 
@@ -76,7 +76,7 @@ def make_prior(experiment: Experiment, key: str) -> None:
 def _train_prior(experiment: Experiment, folder: Path, key: str) -> tuple[DensePrior, dict[str, Any]]:
     config, findings = experiment.spec.config.prior, experiment.prior_findings()
     size = experiment.data.load_size
-    sets = [experiment.datasets[n].split("train", size) for n in experiment.prior_names]
+    sets = [experiment.images(n, "train", size) for n in experiment.prior_names]
     torch.manual_seed(experiment.seed)
     prior = build(config, findings)
     settings = experiment.prior_settings()
@@ -86,7 +86,7 @@ def _train_prior(experiment: Experiment, folder: Path, key: str) -> tuple[DenseP
         experiment.device, Progress("prior", _quiet()), experiment.spec.options.log_interval,
     )  # fmt: skip
     replace_atomically(folder / "weights.pth", lambda temporary: torch.save(prior.net.state_dict(), temporary))
-    held_out = [experiment.datasets[n].split("val", size) for n in experiment.prior_names]
+    held_out = [experiment.images(n, "val", size) for n in experiment.prior_names]
     auroc = prior_auroc(prior.to(experiment.device).eval(), held_out, experiment.device)
     facts = {
         "trained_by": "harness",

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from mmengine.dist import all_reduce
 from torch import Tensor
 
+from bench.contracts import Prior
 from methods.nets.style_content import wide
-
 
 # ---- adversarial ---------------------------------------------------------------------------------------------------------
 
@@ -130,6 +130,22 @@ def acl_mask(mask: Tensor, upper: float = 0.5, lower: float = 0.3, kappa: float 
 
 
 # ---- cross-domain alignment ----------------------------------------------------------------------------------------------
+
+
+def phi(prior: Prior, images: Tensor, size: int, relu: bool = True) -> Tensor:
+    """Feature maps of images N x C x H x W in [-1, 1], resized to a square of `size`: N x F x h x w, float32."""
+    if images.shape[-2:] != (size, size):
+        images = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
+    return wide(prior.features(images, relu=relu))
+
+
+def psi(prior: Prior, features: Tensor, relu: bool = True) -> Tensor:
+    """Finding probabilities N x K in [0, 1] of what `phi` returned; `relu` as there.
+
+    Never in bf16: a probability near 1 would round to 1, where `lca` has no gradient.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        return prior.classify(features if relu else F.relu(features))
 
 
 def fa_structural(translated: Tensor, source: Tensor, eps: float = 1e-5) -> Tensor:

@@ -19,7 +19,6 @@ from functools import partial
 from typing import ClassVar, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.contracts import Batch, FrozenHolder, Method, OptimWrappers, Prior, Translation, frozen
@@ -106,10 +105,8 @@ class OursConfig:
         for key, known in choices.items():
             if getattr(self, key) not in known:
                 raise UsageError(f"{key}: '{getattr(self, key)}' is not one of {', '.join(known)}.")
-        if not self.aaspm and self.baml:
-            raise UsageError("baml=true needs a mask (aaspm=true): set baml=false too.")
-        if not self.aaspm and self.mask_penalty == "acl_gan":
-            raise UsageError("mask_penalty=acl_gan needs a mask (aaspm=true).")
+        if not self.aaspm and (self.baml or self.mask_penalty == "acl_gan"):
+            raise UsageError(f"{'baml=true' if self.baml else 'mask_penalty=acl_gan'} needs a mask (aaspm=true).")
         for key in ("phi_size", "width", "style_dim", "mlp_dim", "disc_width", "disc_layers", "disc_scales"):
             if getattr(self, key) < 1:
                 raise UsageError(f"{key}: {getattr(self, key)} is less than 1.")
@@ -131,12 +128,11 @@ class Ours(Method):
         c: OursConfig = config
         sizes = {"width": c.width, "n_res": c.n_res, "downsamples": c.downsamples}
         generator = partial(StyleGenerator, channels, channels + c.aaspm, style_dim=c.style_dim, mlp_dim=c.mlp_dim, **sizes)
-        sizes = {"width": c.disc_width, "layers": c.disc_layers, "scales": c.disc_scales}
-        disc = partial(MultiScaleDiscriminator, init=c.disc_init, **sizes)
+        shape = (c.disc_width, c.disc_layers, c.disc_scales, c.disc_init)
         self.gen_ab, self.gen_ba = generator(), generator()
-        self.disc = nn.ModuleDict({domain: disc(channels) for domain in "ab"})
+        self.disc = nn.ModuleDict({d: MultiScaleDiscriminator(channels, *shape) for d in "ab"})
         loops = "" if c.acl_w == 0 else "ab" if c.symmetric else "a"
-        self.disc_pair = nn.ModuleDict({domain: disc(2 * channels) for domain in loops})
+        self.disc_pair = nn.ModuleDict({d: MultiScaleDiscriminator(2 * channels, *shape) for d in loops})
         #: Which generated images each domain's discriminator judges.
         one_loop: dict[str, tuple[str, ...]] = {"a": ("intra", "back"), "b": ("fake",)}
         self.roles = dict.fromkeys("ab", ("fake", "intra", "back")) if c.symmetric else one_loop
@@ -148,10 +144,8 @@ class Ours(Method):
         }
         self.holder: FrozenHolder | None = None
         if self.requires(c):
-            if prior is None:
-                raise UsageError("method 'ours' needs a prior: give one, or set fa=false and lca=false.")
-            if c.lca and not prior.opacity_indices:
-                raise UsageError("lca=true: the prior has no opacity finding (opacity_indices is empty).")
+            if prior is None or (c.lca and not prior.opacity_indices):
+                raise UsageError("'ours' needs a prior (lca=true: one with opacity findings), or fa=false and lca=false.")
             self.holder = FrozenHolder(prior)
 
     @classmethod
@@ -167,8 +161,8 @@ class Ours(Method):
         """One Adam for both generators, one for all discriminators."""
         c = self.config
         adam = partial(torch.optim.Adam, lr=c.lr, betas=(c.beta1, c.beta2), weight_decay=c.weight_decay)
-        generators, discriminators = nn.ModuleList([self.gen_ab, self.gen_ba]), nn.ModuleList([self.disc, self.disc_pair])
-        return {"G": adam(generators.parameters()), "D": adam(discriminators.parameters())}
+        owned = {"G": (self.gen_ab, self.gen_ba), "D": (self.disc, self.disc_pair)}
+        return {name: adam(nn.ModuleList(modules).parameters()) for name, modules in owned.items()}
 
     def lr_factor(self, step: int, total: int) -> float:
         """Step decay: `lr_decay` after every `lr_decay_every` of the run."""
@@ -259,11 +253,13 @@ class Ours(Method):
 
     def _judge_pairs(self, source: Mapping[str, Tensor], made: Generated, detach: bool) -> tuple[list[Tensor], list[Tensor]]:
         """Maps of the consistency discriminators (of all loops) on (x, stayed) and on (x, went and came back)."""
-        stayed, returned = list[Tensor](), list[Tensor]()
+        stayed: list[Tensor] = []
+        returned: list[Tensor] = []
         for domain, disc in self.disc_pair.items():
             images = [made[domain][role].image for role in ("intra", "back")]
             maps = judge(disc, [torch.cat([source[domain], i.detach() if detach else i], dim=1) for i in images])
-            stayed, returned = stayed + maps[0], returned + maps[1]
+            stayed += maps[0]
+            returned += maps[1]
         return stayed, returned
 
     def _generator_loss(self, source: Mapping[str, Tensor], made: Generated, log: Terms) -> Tensor:
@@ -303,22 +299,12 @@ class Ours(Method):
         """Equations 5 to 7 on (x_A, its translation), from one classifier forward; FA on both loops, LCA on removal only."""
         c, n = self.config, len(source["a"])
         loops = [("a", "b"), ("b", "a")] if c.symmetric and c.fa else [("a", "b")]
-
-        def phi(images: list[Tensor]) -> Tensor:
-            stacked, size = torch.cat(images), (c.phi_size, c.phi_size)
-            if stacked.shape[-2:] != size:
-                stacked = F.interpolate(stacked, size=size, mode="bilinear", antialias=True)
-            return losses.wide(prior.features(stacked, relu=c.phi_relu))
-
-        def psi(features: Tensor) -> Tensor:
-            with torch.autocast(features.device.type, enabled=False):  # in bf16 a high probability is 1: no gradient
-                return prior.classify(features[:n] if c.phi_relu else F.relu(features[:n]))
-
         with torch.no_grad():
-            before = phi([source[origin] for origin, _ in loops])
-        after = phi([made[target]["fake"].image for _, target in loops])
+            before = losses.phi(prior, torch.cat([source[origin] for origin, _ in loops]), c.phi_size, c.phi_relu)
+        after = losses.phi(prior, torch.cat([made[target]["fake"].image for _, target in loops]), c.phi_size, c.phi_relu)
         if c.fa:
             log["fa_struct"] = len(loops) * losses.fa_structural(after, before)
             log["fa_style"] = len(loops) * losses.fa_style(after, before)
         if c.lca:
-            log["lca"], log["lca_share"] = losses.lca(psi(after), psi(before), prior.opacity_indices, c.lca_threshold)
+            kept, shown = (losses.psi(prior, features[:n], c.phi_relu) for features in (after, before))
+            log["lca"], log["lca_share"] = losses.lca(kept, shown, prior.opacity_indices, c.lca_threshold)

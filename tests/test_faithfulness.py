@@ -83,6 +83,24 @@ def test_relative_change_is_a_ratio_of_patient_means(tmp_path: Path) -> None:
     assert score.ci is None
 
 
+def test_change_is_against_the_input_and_error_against_the_truth(tmp_path: Path) -> None:
+    source, truth = toy()
+    grainy = images(source.domains, image=source.bytes() + np.uint8(5), counterpart=truth, opacity=source.raw(plane="opacity"))
+    scores = Faithfulness().score(job(images(source.domains, image=grainy.bytes()), grainy, tmp_path))
+    assert scores["change_out"].value == 0.0
+    assert scores["mae_out"].value == pytest.approx(5 / 255)
+
+
+def test_faint_rims_are_not_inside(tmp_path: Path) -> None:
+    truth = np.zeros((1, 4, 4), np.uint8)
+    opacity, output = truth.copy(), truth.copy()
+    opacity[0, 0, :2] = 255, 25  # 1.0 and 0.098
+    output[0, 0, :2] = 51, 102
+    source = images(["opacity"], image=truth, counterpart=truth, opacity=opacity)
+    scores = Faithfulness().score(job(images(["opacity"], image=output), source, tmp_path))
+    assert scores["mae_in"].value == pytest.approx(0.2)
+
+
 def test_outside_keeps_its_distance_from_faint_rims() -> None:
     strength = np.zeros((8, 8), np.float32)
     strength[2, 2], strength[2, 3] = 0.5, 0.05  # the rim is below the inside threshold but touched

@@ -27,7 +27,8 @@ def record(method: str, evaluator: str = "fidelity", **changes: Any) -> dict[str
     base = {
         "schema": 1, "method": method, "method_version": 1, "config_fingerprint": f"cfg-{method}",
         "train_dataset": "" if method == "original" else "rsna", "dataset": "rsna",
-        "dataset_fingerprint": "0123456789abcdef", "reference": "clear", "split": "test", "seed": 0, "preset": "paper", "evaluator": evaluator,
+        "dataset_fingerprint": "0123456789abcdef", "reference": "clear",
+        "split": "test", "seed": 0, "preset": "paper", "evaluator": evaluator,
         "params": {"extractor": "inception"} if evaluator == "fidelity" else {}, "metrics": METRICS[evaluator],
         "scores": {}, "n_translated": 50, "n_reference": 60, "status": "ok", "error": None,
         "cost": {"iterations": 10, "images_seen": None, "train_seconds": None, "parameters": None}, "prior": None,

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
@@ -110,7 +112,7 @@ class Manifest:
     problems: tuple[Problem, ...] = ()
     namespace: str = ""
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Hash (16 hex digits) over every record, every file's content and the decoder's version."""
         text = json.dumps(
@@ -208,7 +210,7 @@ class Reader(ABC):
         Raises:
             DataError: `relative` is absolute or climbs out of the root.
         """
-        path = (self.root / relative).resolve()
+        path = Path(os.path.normpath(self.root / relative))  # not resolve(): folders that are links are the user's own choice
         if not path.is_relative_to(self.root):
             raise DataError(f"{self.name}: '{relative}' leads out of {self.root}; paths in tables must stay inside it.")
         return path

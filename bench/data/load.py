@@ -128,9 +128,9 @@ class Dataset:
         self._sets.clear()
         self._places.clear()
 
-    def records(self, split: str = "") -> list[ImageRecord]:
-        """Records of a split and of a translator's domains; of every split where none is named."""
-        return [r for r in self.manifest if r.domain in DOMAINS and split in ("", r.split)]
+    def records(self, split: str = "", domains: Sequence[str] = DOMAINS) -> list[ImageRecord]:
+        """Records of a split (every one where none is named) and of some domains."""
+        return [r for r in self.manifest if r.domain in domains and split in ("", r.split)]
 
     def count(self, split: str, domain: str) -> int:
         """Images of a split (any where it is empty) and domain according to the manifest; decodes nothing."""
@@ -153,9 +153,9 @@ class Dataset:
             self._places[key] = cache.place(self.manifest, split, size, self.cache_root, domains)
         return self._places[key]
 
-    def fingerprint(self, split: str, size: int) -> str:
+    def fingerprint(self, split: str, size: int, domains: Sequence[str] = DOMAINS) -> str:
         """Hash of everything that decides what `split` returns; known without decoding."""
-        return digest([self.place(split, size).key, size, self.skip_corrupt])
+        return digest([self.place(split, size, domains).key, size, self.skip_corrupt])
 
     def split(self, split: str, size: int, domains: Sequence[str] = DOMAINS) -> ImageSet:
         """Images of ``train``, ``val`` or ``test``, decoded on first use; empty where there are none.
@@ -174,9 +174,9 @@ class Dataset:
             )  # fmt: skip
         return self._sets[key]
 
-    def left_out(self, split: str, size: int) -> dict[str, str]:
+    def left_out(self, split: str, size: int, domains: Sequence[str] = DOMAINS) -> dict[str, str]:
         """Image id -> why it could not be decoded, of a split that has been built."""
-        return cache.left_out(self.place(split, size))
+        return cache.left_out(self.place(split, size, domains))
 
 
 def open_datasets(

@@ -41,6 +41,7 @@ FRAME = 1024
 class Nih14(FileReader):
     """Images with 14 text-mined findings; patients share their key with `rsna`."""
 
+    patient_namespace: ClassVar[str] = "nih"  # RSNA's images are images of ChestX-ray14
     policy = "attribution"
     trains_prior = True
     help = "Data_Entry_2017*.csv and images/ (or images_001/images/ to images_012/images/)"

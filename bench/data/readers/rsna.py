@@ -34,6 +34,7 @@ class Rsna(FileReader):
     key in both datasets.
     """
 
+    patient_namespace: ClassVar[str] = "nih"  # RSNA's images are images of ChestX-ray14
     policy = "attribution"
     help = f"{IMAGES}/ (.dcm, .png or .jpg), {LABELS}, {CLASSES} and, for patients, {MAPPING}"
     OPTIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {"missing": ("fail", "skip"), "mapping": ()}

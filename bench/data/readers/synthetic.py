@@ -92,7 +92,7 @@ class Synthetic(Reader):
         """
         parts = record.image_id.rsplit("-", 2)
         if len(parts) != 3 or parts[0] != self.prefix or not (parts[1] + parts[2]).isdigit():
-            raise DataError(f"dataset '{self.name}': '{record.image_id}' is not one of its images ({self.prefix}-00000-0, ...).")
+            raise DataError(f"dataset '{self.name}' has no image '{record.image_id}'; its ids read {self.prefix}-00000-0.")
         return case(self.seed, self.name, int(parts[1]), int(parts[2]))
 
     def load(self, record: ImageRecord, size: int | None = None) -> Decoded:

@@ -1,7 +1,7 @@
 """A 3-D analytic chest: body, thoracic cavity, lungs, heart, mediastinum, diaphragm, and where points lie in it.
 
-The lungs are what remains of the thoracic cavity after the apices' caps, heart, great vessels, spine and everything under the
-diaphragm are taken away; nothing is painted in two dimensions.
+The lungs are what remains of the thoracic cavity after the apices' caps, heart, great vessels, spine and everything under
+the diaphragm are taken away; nothing is painted in two dimensions.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class Profile:
         fit = PchipInterpolator(heights, np.array(list(knots.values())))
         self._table = (fit(np.clip(_GRID, heights[0], heights[-1])) * scale).astype(np.float32)
 
-    def __call__(self, y: Floats) -> Floats:
-        at = np.clip((y + np.float32(40)) * np.float32(10), 0, 799.99)
+    def __call__(self, y: npt.ArrayLike) -> Floats:
+        at = np.clip((np.asarray(y, np.float32) + np.float32(40)) * np.float32(10), 0, np.float32(799.9))
         index = at.astype(np.int32)
         low = self._table[index]
-        value: Floats = low + (at - index) * (self._table[index + 1] - low)
+        value: Floats = low + (at - index.astype(np.float32)) * (self._table[index + 1] - low)
         return value
 
 
@@ -64,7 +64,9 @@ class Chest:
         s, b, d = body.size, body.size * body.broad, body.size * body.deep
         supine = shot.view == "AP"
         self.scale = s
-        self.half_width = Profile({-17: 3.6, -14: 5.9, -12: 8.3, -9: 10.5, -5: 12.2, 0: 13.3, 5: 13.9, 10: 14.0, 15: 13.7}, b)
+        self.half_width = Profile(
+            {-17: 3.6, -14: 5.9, -12: 8.3, -9: 10.5, -5: 12.2, 0: 13.3, 5: 13.9, 10: 14.0, 15: 13.7}, b
+        )
         self.half_depth = Profile({-16: 4.0, -13: 5.2, -8: 7.2, -2: 8.6, 5: 9.3, 14: 9.4}, d)
         self.middle = Profile({-16: -3.0, -12: -2.4, -6: -0.9, 0: 0.0, 14: 0.3}, d)
         wide = (1.12 if supine else 1.0) * s
@@ -121,22 +123,18 @@ class Chest:
         low = np.float32(-3.0) - half
         return low, low + 2 * half
 
-    def column(self, rays: Rays, x0: Floats | float, z0: float, rx: Floats | float, rz: float, top: float, power: float = 0.5) -> Interval:
-        """Depth interval inside a vertical elliptic column that starts at height `top`."""
-        x, y = rays.at(z0)
-        half = np.float32(rz) * np.maximum(1 - ((x - x0) / rx) ** 2, 0) ** np.float32(power) * (y > top)
-        return np.float32(z0) - half, np.float32(z0) + half
-
     def mediastinum(self, rays: Rays) -> list[Interval]:
         """Great vessels, oesophagus, spine: what keeps the lungs apart besides the heart."""
         _, y = rays.at(0.0)
-        axis = self.spine_at(y) * 0.6
+        s, spine = self.scale, self.spine_at(y)
+        axis = spine * np.float32(0.6)
         width = np.where(rays.x > axis, self.mediastinum_left(y), self.mediastinum_right(y))
-        spine = self.spine_at(y)
+        descending = _column(rays, spine + np.float32(1.7 * s), self.aorta_radius, (-4.6, self.aorta_radius, 0.5))
+        below_arch = y > -6.5 * s
         return [
-            self.column(rays, axis, 0.0, width, 8.0 * self.scale, -60.0, 1.15),
-            self.column(rays, spine + np.float32(1.7 * self.scale), -4.6, self.aorta_radius, self.aorta_radius, -6.5 * self.scale),
-            self.column(rays, spine, -7.6 * self.body.deep, 3.0 * self.scale, 3.0, -60.0, 1.2),
+            _column(rays, axis, width, (0.0, 8.0 * s, 1.15)),
+            (np.where(below_arch, descending[0], 0), np.where(below_arch, descending[1], 0)),
+            _column(rays, spine, 3.0 * s, (-7.6 * self.body.deep, 3.0, 1.2)),
             *(vessel.interval(rays) for vessel in self.vessels),
         ]
 
@@ -186,3 +184,14 @@ class Chest:
         """Rough distance to the chest wall, cm (0 at the pleura)."""
         u, v = np.abs(x / self.half_width(y)), np.abs((z - self.middle(y)) / self.half_depth(y))
         return (1 - (u**2.4 + v**2.4) ** np.float32(1 / 2.4)) * np.float32(11 * self.scale)
+
+
+def _column(rays: Rays, axis: Floats, width: Floats | float, depth: tuple[float, float, float]) -> Interval:
+    """Depth interval inside a vertical column around `axis` (x, cm) of half width `width`.
+
+    `depth` is its middle and half depth in cm, and the power that shapes its flanks: 0.5 is an ellipse, above 1 they taper.
+    """
+    middle, reach, power = (np.float32(v) for v in depth)
+    x, _ = rays.at(float(middle))
+    half = reach * np.maximum(1 - ((x - axis) / np.asarray(width, np.float32)) ** 2, 0) ** power
+    return middle - half, middle + half

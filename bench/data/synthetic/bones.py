@@ -34,7 +34,6 @@ def _ribs(splat: Splat, chest: Chest) -> None:
         angle = np.pi * (0.085 + (end[:, None] - 0.085) * t)
         reach = (angle / np.pi - 0.085) / 0.715
         y = head[:, None] + fall[:, None] * (reach**1.2 - 0.03 * np.sin(np.pi * np.minimum(reach * 2.2, 1)))
-        y = y.astype(np.float32)
         across, depth = np.abs(np.sin(angle)) ** (2 / 2.4), np.abs(np.cos(angle)) ** (2 / 2.4)
         width, deep = chest.half_width(y) + 0.35, chest.half_depth(y) + 0.35
         z = chest.middle(y) - deep * np.sign(np.cos(angle)) * depth
@@ -58,7 +57,8 @@ def _ribs(splat: Splat, chest: Chest) -> None:
     weight = weight * np.float32(chest.body.bone)
     for layer in (-0.17 * s, 0.17 * s):
         middle = curve + np.float32(layer) * normal
-        splat.add(middle[..., None, :] + (share * half)[..., None] * wide[..., None, :], weight / 2)
+        points = middle[..., None, :] + (share * half)[..., None] * wide[..., None, :]
+        splat.add(points.astype(np.float32), (weight / 2).astype(np.float32))
 
 
 def _hollow(splat: Splat, chest: Chest, points: list[list[float]], radius: float | list[float], wall: float) -> None:

@@ -40,10 +40,10 @@ def _central(splat: Splat, chest: Chest, rng: np.random.Generator) -> None:
     s, side = chest.scale, -1 if rng.random() < 0.7 else 1
     tip = [-2.3 * s, rng.uniform(-3.5, 0.5) * s, 0.5]
     if rng.random() < 0.5:
-        path = [[side * 5.2, -21 * s, 0], [side * 4.0, -15 * s, 1], [side * 2.6 - 0.4, -10.5 * s, 2], [-2.4 * s, -6.5 * s, 1.5], tip]
+        start = [[side * 5.2, -21 * s, 0], [side * 4.0, -15 * s, 1], [side * 2.6 - 0.4, -10.5 * s, 2]]
     else:
-        path = [[side * 14, -8.5 * s, 6], [side * 10, -10.6 * s, 5], [side * 4.6, -10.8 * s, 3], [-2.2 * s, -7.5 * s, 2], tip]
-    splat.tube(path, 0.13, 1.7)
+        start = [[side * 14, -8.5 * s, 6], [side * 10, -10.6 * s, 5], [side * 4.6, -10.8 * s, 3]]
+    splat.tube([*start, [-2.4 * s, -7.0 * s, 1.7], tip], 0.13, 1.7)
 
 
 def _leads(splat: Splat, chest: Chest, rng: np.random.Generator) -> None:
@@ -55,14 +55,16 @@ def _leads(splat: Splat, chest: Chest, rng: np.random.Generator) -> None:
         z = float(chest.half_depth(np.float32(y))) * max(0.15, 1 - (x / 17) ** 2) + 2.5
         # a disc lies flat on the skin, so its sweep along z is short; the snap in its middle is metal
         splat.tube([[x, y, z], [x + 0.02, y + 0.02, z + 0.5]], 0.85, 0.22)
-        _disc(splat, x, y, z, 0.42, 0.9)
+        _disc(splat, (x, y, z), 0.42, 0.9)
         side = float(np.sign(x)) if abs(x) > 3 else float(rng.choice([-1, 1]))
         away = [side * rng.uniform(15, 20), y + rng.uniform(4, 12), z - 2]
         bend = [(x + away[0]) / 2 + rng.normal(0, 2), (y + away[1]) / 2 + rng.uniform(1, 4), z + 1]
         splat.tube([[x, y, z], [x + side * 1.2, y + rng.normal(0, 0.8), z + 0.5], bend, away], 0.09, 1.9)
 
 
-def _disc(splat: Splat, x: float, y: float, z: float, radius: float, attenuation: float) -> None:
+def _disc(splat: Splat, centre: tuple[float, float, float], radius: float, attenuation: float) -> None:
+    """A flat disc that faces the detector."""
+    x, y, z = centre
     count = max(3, int(np.ceil(2 * radius / splat.step)))
     line = ((np.arange(count) + 0.5) / count * 2 - 1) * radius
     u, v = np.meshgrid(line, line)
@@ -77,9 +79,9 @@ def _pacemaker(splat: Splat, chest: Chest, rng: np.random.Generator) -> None:
     s = chest.scale
     x, y = 10.5 * s + rng.normal(0, 0.6), -8.0 * s + rng.normal(0, 0.6)
     for dx, dy in ((0, 0), (0.7, 0.5), (-0.7, 0.4)):
-        _disc(splat, x + dx, y + dy, 9.0, 1.7, 0.6)
-    path = [[x, y, 9], [6.0, -10.6 * s, 6], [1.0, -9.5 * s, 3], [-2.4 * s, -5 * s, 1.5], [-2.6 * s, 2.5 * s, 2], [3.4 * s, 7.2 * s, 5]]
-    splat.tube(path, 0.11, 2.0)
+        _disc(splat, (x + dx, y + dy, 9.0), 1.7, 0.6)
+    vein = [[x, y, 9], [6.0, -10.6 * s, 6], [1.0, -9.5 * s, 3], [-2.4 * s, -5 * s, 1.5]]
+    splat.tube([*vein, [-2.6 * s, 2.5 * s, 2], [3.4 * s, 7.2 * s, 5]], 0.11, 2.0)
 
 
 PARTS = {"tube": _tube, "gastric": _gastric, "central": _central, "leads": _leads, "pacemaker": _pacemaker}

@@ -17,7 +17,7 @@ SAMPLES = 16
 
 @dataclass(frozen=True)
 class Points:
-    """Sample points in the lungs, one shape for all fields, cm: coordinates, distance to the wall, height of the lung base."""
+    """Sample points in the lungs, one shape for all fields, cm: coordinates and distance to the chest wall."""
 
     x: Floats
     y: Floats
@@ -34,14 +34,15 @@ def filled(chest: Chest, rays: Rays, lungs: Lungs, lesions: tuple[Lesion, ...]) 
     flat = rays.of(where)
     low, high = lungs.span[0][where], lungs.span[1][where]
     step = (high - low) / SAMPLES
-    z = low[:, None] + (np.arange(SAMPLES, dtype=np.float32) + np.float32(0.5)) * step[:, None]
+    z: Floats = (low[:, None] + (np.arange(SAMPLES) + 0.5) * step[:, None]).astype(np.float32)
     share = np.ones_like(z)
     for block in lungs.blocks:
         start, stop = block[0][where], block[1][where]
         if (stop > start).any():
             overlap = np.minimum(stop[:, None], z + step[:, None] / 2) - np.maximum(start[:, None], z - step[:, None] / 2)
             share -= np.clip(overlap / step[:, None], 0, 1)
-    x, y = flat.x[:, None] + flat.slope_x[:, None] * z, flat.y[:, None] + flat.slope_y[:, None] * z
+    x = flat.x[:, None] + flat.slope_x[:, None] * z
+    y = flat.y[:, None] + flat.slope_y[:, None] * z
     points = Points(x, y, z, chest.wall_distance(x, y, z))
     aerated = np.ones_like(z)
     for lesion in lesions:
@@ -68,7 +69,8 @@ def _noise(lesion: Lesion, points: Points, pitch: float, fine: float = 0.35) -> 
 def _distance(chest: Chest, lesion: Lesion, points: Points, stretch: tuple[float, float, float]) -> Floats:
     x, y, z = chest.place(lesion.side, lesion.up, lesion.out, lesion.front)
     a, b, c = (np.float32(lesion.extent * k) for k in stretch)
-    far = np.sqrt(((points.x - np.float32(x)) / a) ** 2 + ((points.y - np.float32(y)) / b) ** 2 + ((points.z - np.float32(z)) / c) ** 2)
+    u, v, w = (points.x - np.float32(x)) / a, (points.y - np.float32(y)) / b, (points.z - np.float32(z)) / c
+    far = np.sqrt(u * u + v * v + w * w)
     other = np.sign(points.x) != np.sign(lesion.side)  # nothing crosses to the other lung
     return np.where(other, np.float32(9), far)
 
@@ -93,7 +95,8 @@ def _nodule(chest: Chest, lesion: Lesion, points: Points) -> Floats:
 
 def _oedema(chest: Chest, lesion: Lesion, points: Points) -> Floats:
     s = chest.scale
-    far = np.hypot(np.hypot(np.abs(points.x) - 3.4 * s, (points.y + 0.2 * s) * 0.78), points.z * 0.8) / np.float32(lesion.extent)
+    across, over = np.abs(points.x) - np.float32(3.4 * s), (points.y + np.float32(0.2 * s)) * np.float32(0.78)
+    far = np.hypot(np.hypot(across, over), points.z * np.float32(0.8)) / np.float32(lesion.extent)
     noise = _noise(lesion, points, 0.24, 0.5)
     wings = np.exp(-(far**3)) * _rise(points.wall, 0.4, 2.6)  # the lung's outer rim stays clear
     return np.float32(lesion.density) * wings * np.clip(0.72 + 0.38 * noise, 0.1, 1.4)

@@ -1,7 +1,7 @@
 """Cone-beam geometry: rays, exact chords of ellipsoids, interval arithmetic along rays, and splatting of swept tubes.
 
-Patient coordinates in cm: x to the patient's left (image right), y downwards, z forwards (anterior). The plane z = 0 lies in
-the middle of the chest; pixels are addressed by where their ray crosses it.
+Patient coordinates in cm: x to the patient's left (image right), y downwards, z forwards (anterior). The plane z = 0 lies
+in the middle of the chest; pixels are addressed by where their ray crosses it.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class Camera:
 
     Attributes:
         size: pixels a side.
-        width: side of the detector in cm, measured in the plane z = 0 (detector side divided by the magnification).
-        source: distance from the source to z = 0 in cm; positive when the source is behind the patient (PA), negative for AP.
+        width: side of the detector in cm, measured in the plane z = 0 (its side divided by the magnification).
+        source: distance from the source to z = 0 in cm; positive when it is behind the patient (PA), negative for AP.
         centre: (x, y) of the detector's centre in the plane z = 0, cm.
         turn: rotation of the patient about the body axis, radians (moves structures sideways by depth).
         tilt: lordotic tilt, radians (moves structures up or down by depth).
@@ -65,7 +65,7 @@ class Camera:
         half = np.float32(self.size / 2 - 0.5)
         column = (c * u + s * v) / np.float32(self.pixel) + half
         row = (c * v - s * u) / np.float32(self.pixel) + half
-        return column, row, 1 / scale
+        return column, row, np.reciprocal(scale)
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,8 @@ class Ellipsoid:
         c, s = np.float32(np.cos(self.angle)), np.float32(np.sin(self.angle))
         a, b = x - np.float32(self.centre[0]), y - np.float32(self.centre[1])
         r = np.asarray(self.radii, np.float32)
-        return (c * a + s * b) / r[0], (c * b - s * a) / r[1], (np.asarray(z, np.float32) - np.float32(self.centre[2])) / r[2]
+        depth = np.asarray(z, np.float32) - np.float32(self.centre[2])
+        return (c * a + s * b) / r[0], (c * b - s * a) / r[1], depth / r[2]
 
     def inside(self, x: Floats, y: Floats, z: Floats) -> npt.NDArray[np.bool_]:
         """Whether points lie inside."""
@@ -153,8 +154,8 @@ def covered(span: Interval, parts: Sequence[Interval]) -> Floats:
 class Splat:
     """Adds up attenuation of thin structures, given as quadrature points with volumes, into one projection.
 
-    Sweeping a cross-section along a 3-D curve and projecting its sample points conserves volume exactly, so a rib seen end-on
-    at the chest wall comes out as bright as it should.
+    Sweeping a cross-section along a 3-D curve and projecting its sample points conserves volume exactly, so a rib seen
+    end-on at the chest wall comes out as bright as it should.
     """
 
     def __init__(self, camera: Camera) -> None:
@@ -174,7 +175,9 @@ class Splat:
         self._rows.append(row[keep])
         self._weights.append(scaled[keep])
 
-    def tube(self, controls: Sequence[Sequence[float]], radius: float | Sequence[float], mu: float, wall: float = 0.0) -> None:
+    def tube(
+        self, controls: Sequence[Sequence[float]], radius: float | Sequence[float], mu: float, wall: float = 0.0
+    ) -> None:
         """Sweep a disc (or, with a wall thickness in cm, a ring) along a smooth curve through control points (x, y, z).
 
         Args:
@@ -199,9 +202,10 @@ class Splat:
         if wall:
             chord -= 2 * np.sqrt(np.maximum(np.maximum(radii[..., None] - wall, 0) ** 2 - offset**2, 0))
         area = chord * (2 * radii[..., None] / count)
-        points = curves[..., None, :] + offset[..., None] * normal[..., None, :]
+        points = (curves[..., None, :] + offset[..., None] * normal[..., None, :]).astype(np.float32)
         strength = np.asarray(mu, np.float32)
-        self.add(points, (strength[..., None] if strength.ndim else strength) * area * steps[..., None])
+        weights = (strength[..., None] if strength.ndim else strength) * area * steps[..., None]
+        self.add(points, weights.astype(np.float32))
 
     def image(self) -> Floats:
         """Line integrals of everything added so far, H x W."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from bench.data.synthetic.anatomy import Chest, Profile
 from bench.data.synthetic.bones import arm_axis
@@ -11,6 +12,8 @@ from bench.data.synthetic.projection import Camera, Ellipsoid, Floats, Rays, Spl
 #: Attenuation per cm at the beam's mean energy: water-like tissue and aerated lung.
 WATER, AIRY = 0.19, 0.052
 
+Doubles = npt.NDArray[np.float64]
+
 
 def outline(chest: Chest, rays: Rays, camera: Camera) -> Floats:
     """Length of soft tissue along each ray, lungs counted as tissue, cm."""
@@ -18,7 +21,8 @@ def outline(chest: Chest, rays: Rays, camera: Camera) -> Floats:
     x, y = rays.at(0.0)
     wall = 2.6 * s + 1.0 * body.fat
     # trunk: follows the rib cage; above the armpits the shoulders take over
-    width, depth = chest.half_width(y) + np.float32(wall), chest.half_depth(y) + np.float32(1.5 + 0.75 * body.fat) + np.float32(0.05) * np.clip(y, 0, 20)
+    width, depth = chest.half_width(y) + np.float32(wall), chest.half_depth(y) + np.float32(1.5 + 0.75 * body.fat)
+    depth = depth + np.float32(0.05) * np.clip(y, 0, 20)  # the belly is deeper than the chest
     trunk = 2 * depth * np.maximum(1 - np.abs(x / width) ** 2.6, 0) ** np.float32(1 / 2.6)
     raised = 1.3 * (1 - chest.shot.arms)
     reach = Profile({
@@ -27,10 +31,11 @@ def outline(chest: Chest, rays: Rays, camera: Camera) -> Floats:
     }, s)  # fmt: skip
     thick = Profile({-30: 5.6, -20: 5.4, -16: 5.6, -12: 6.6, -8: 6.6, -3: 5.4, 1: 2.0}, s * (0.9 + 0.06 * body.fat))
     shoulder = 2 * thick(y) * np.maximum(1 - np.abs(x / reach(y)) ** 2.8, 0) ** np.float32(1 / 2.8) * (y < 0)
-    limb = Splat(camera)
+    limb = Splat(camera)  # arms
     for side in (-1, 1):
         limb.tube(arm_axis(chest, side), [1.5, 4.3 * s + 0.4 * body.fat, 4.4 * s + 0.4 * body.fat, 4.2 * s], 1.0)
     parts = [trunk, shoulder, np.maximum(limb.image(), 0)]
+    # the overlapping parts are one body: a soft maximum, not a sum
     total: Floats = sum(part**4 for part in parts) ** np.float32(0.25)
     return total + _breasts(chest, rays) + _chest_muscles(chest, rays)
 
@@ -44,7 +49,7 @@ def _breasts(chest: Chest, rays: Rays) -> Floats:
     for side in (-1, 1):
         radii = (6.3 * size + 0.7 * flat, 5.6 * size, (4.2 - 1.4 * flat) * size)
         centre = (side * (8.4 + 1.2 * flat) * chest.scale, (4.6 + (1 - flat)) * chest.scale, front)
-        x, y = rays.at(front)
+        _, y = rays.at(front)
         lower = 1 / (1 + np.exp(-(y - centre[1] + 3.0 * size) / 1.2))  # blends upwards into the chest, ends below in a fold
         chord = Ellipsoid(centre, radii, side * 0.25).chord(rays) / np.float32(2 * radii[2])
         total += np.float32(0.9 * radii[2]) * chord**1.4 * lower
@@ -80,7 +85,8 @@ def gas(chest: Chest, rays: Rays) -> Floats:
     rng = np.random.default_rng(chest.body.seed + 2)
     for _ in range(int(rng.integers(0, 4))):
         place = (rng.uniform(2, 11.5) * s, top + rng.uniform(4.0, 9.0), rng.uniform(0, 5))
-        bubble = bubble + 0.5 * Ellipsoid(place, (rng.uniform(0.8, 2.2), rng.uniform(0.7, 1.3), 1.2), rng.uniform(-1, 1)).chord(rays)
+        radii = (rng.uniform(0.8, 2.2), rng.uniform(0.7, 1.3), 1.2)
+        bubble = bubble + np.float32(0.5) * Ellipsoid(place, radii, rng.uniform(-1, 1)).chord(rays)
     return bubble
 
 
@@ -105,10 +111,12 @@ def add_vessels(splat: Splat, chest: Chest) -> None:
         start = np.stack([np.full(14, side * 3.5 * s), (-1.2 + lift) * s + 1.5 * np.sin(angles), depths * 0.8 - 1.0], -1)
         heading = np.stack([side * np.cos(angles), np.sin(angles), depths], -1)
         radius = (0.44 + 0.16 * (np.sin(angles) + 1) / 2) * s
-        _grow(splat, chest, rng, start, heading, radius)
+        _grow(splat, chest, rng, (start, heading, radius))
 
 
-def _grow(splat: Splat, chest: Chest, rng: np.random.Generator, start: Floats, heading: Floats, radius: Floats) -> None:
+def _grow(splat: Splat, chest: Chest, rng: np.random.Generator, roots: tuple[Doubles, Doubles, Doubles]) -> None:
+    """Grow trees from roots: where they start (n, 3), where they head (n, 3) and their radius (n), cm."""
+    start, heading, radius = roots
     length = 4.4 * chest.scale
     for generation in range(5):
         heading = heading / np.linalg.norm(heading, axis=1, keepdims=True)

@@ -201,6 +201,7 @@ def _shot(rng: np.random.Generator, variant: str, ill: bool) -> Shot:
     good = variant == "synthetic-clear"
     loose = 0.5 if good else 1.0
     shut = rng.random(4) < (0.0 if good else 0.18)
+    margins = np.where(shut, rng.uniform(0.01, 0.05, 4), 0)
     return Shot(
         view="AP" if supine else "PA",
         inspiration=float(np.clip(rng.normal(0.45, 0.2) if supine else rng.normal(0.9, 0.12), 0, 1.1)),
@@ -210,7 +211,7 @@ def _shot(rng: np.random.Generator, variant: str, ill: bool) -> Shot:
         width=float(rng.normal(36.5, 1.6) if supine else rng.normal(36.0, 1.5)),
         centre=(float(rng.normal(0, 0.7) * loose), float(rng.normal(0.6, 0.8))),
         arms=float(np.clip(rng.normal(0.85, 0.15) if supine else rng.normal(0.15, 0.12), 0, 1)),
-        collimation=tuple(float(v) for v in np.where(shut, rng.uniform(0.01, 0.05, 4), 0)),  # type: ignore[arg-type]
+        collimation=(float(margins[0]), float(margins[1]), float(margins[2]), float(margins[3])),
         quanta=float(np.exp(rng.normal(np.log(5000 if good else 1400 if supine else 3000), 0.35))),
         scatter=float(np.clip(rng.normal(0.55 if supine else 0.28, 0.08), 0.08, 1.0)),
         lung_level=float(np.clip(rng.normal(0.36 if supine else 0.29, 0.05), 0.18, 0.48)),
@@ -220,52 +221,68 @@ def _shot(rng: np.random.Generator, variant: str, ill: bool) -> Shot:
     )
 
 
-def _lesions(rng: np.random.Generator, variant: str) -> tuple[Lesion, ...]:
-    def spot(kind: str, extent: tuple[float, float], density: tuple[float, float], **fixed: float) -> Lesion:
-        drawn = {"side": rng.choice([-1, 1]), "up": rng.uniform(0.2, 0.85), "out": rng.uniform(0.2, 0.75)}
-        drawn = {**drawn, "front": rng.uniform(-0.6, 0.6), **fixed}
-        return Lesion(
-            kind, int(drawn["side"]), float(drawn["up"]), float(drawn["out"]), float(drawn["front"]),
-            float(rng.uniform(*extent)), float(rng.uniform(*density)), tuple(float(v) for v in rng.uniform(0, 64, 3)),  # type: ignore[arg-type]
-        )  # fmt: skip
+Span = tuple[float, float]
 
-    found: list[Lesion] = []
+
+def _lesion(rng: np.random.Generator, kind: str, extent: Span, density: Span, **fixed: float) -> Lesion:
+    """Draw a lesion somewhere in one lung; `fixed` overrides where (side, up, out, front)."""
+    at = {
+        "side": float(rng.choice([-1, 1])),
+        "up": float(rng.uniform(0.2, 0.85)),
+        "out": float(rng.uniform(0.2, 0.75)),
+        "front": float(rng.uniform(-0.6, 0.6)),
+        **fixed,
+    }
+    x, y, z = rng.uniform(0, 64, 3)
+    return Lesion(
+        kind=kind,
+        side=int(at["side"]),
+        up=at["up"],
+        out=at["out"],
+        front=at["front"],
+        extent=float(rng.uniform(*extent)),
+        density=float(rng.uniform(*density)),
+        offset=(float(x), float(y), float(z)),
+    )
+
+
+def _lesions(rng: np.random.Generator, variant: str) -> tuple[Lesion, ...]:
     if variant == "synthetic-icu":
-        found.append(spot("ards", (0.75, 1.0), (0.5, 0.8), side=0))
-        found += [spot("effusion", (4.0, 7.0), (1.0, 1.0), side=s) for s in (-1, 1) if rng.random() < 0.4]
+        found = [_lesion(rng, "ards", (0.75, 1.0), (0.5, 0.8), side=0)]
+        found += [_lesion(rng, "effusion", (4.0, 7.0), (1.0, 1.0), side=side) for side in (-1, 1) if rng.random() < 0.4]
         if rng.random() < 0.5:
-            found.append(spot("consolidation", (4.5, 6.5), (0.7, 1.0), up=rng.uniform(0.5, 0.85)))
+            found.append(_lesion(rng, "consolidation", (4.5, 6.5), (0.7, 1.0), up=float(rng.uniform(0.5, 0.85))))
         return tuple(found)
     kinds = ["consolidation", "effusion", "oedema", "infiltrate", "atelectasis", "nodule", "mass"]
-    main = rng.choice(kinds, p=[0.42, 0.14, 0.14, 0.12, 0.07, 0.06, 0.05])
-    found.append(_single(main, spot, rng))
-    if main in ("nodule", "mass", "atelectasis") or rng.random() < 0.3:
-        extra = rng.choice(["consolidation", "effusion", "infiltrate", "nodule", "atelectasis"], p=[0.4, 0.25, 0.15, 0.1, 0.1])
-        found.append(_single(extra, spot, rng))
+    main = str(rng.choice(kinds, p=[0.42, 0.14, 0.14, 0.12, 0.07, 0.06, 0.05]))
+    found = [_single(rng, main)]
+    if main in ("nodule", "mass", "atelectasis") or rng.random() < 0.4:
+        others = ["consolidation", "effusion", "infiltrate", "nodule", "atelectasis"]
+        found.append(_single(rng, str(rng.choice(others, p=[0.45, 0.25, 0.15, 0.07, 0.08]))))
     return tuple(found)
 
 
-def _single(kind: str, spot: object, rng: np.random.Generator) -> Lesion:
-    draw = spot
-    assert callable(draw)
-    lesion: Lesion
-    if kind == "consolidation":
+#: Extent (cm) and density of what `synthetic` shows, and where it must lie.
+_KINDS: dict[str, tuple[Span, Span, dict[str, float]]] = {
+    "consolidation": ((4.2, 7.4), (0.75, 1.0), {}),
+    "oedema": ((7.0, 9.5), (0.6, 0.85), {"side": 0}),
+    "effusion": ((4.0, 10.0), (1.0, 1.0), {}),
+    "infiltrate": ((5.5, 8.0), (0.6, 0.85), {}),
+    "atelectasis": ((0.9, 1.5), (0.95, 1.0), {}),
+    "nodule": ((0.9, 1.5), (1.0, 1.0), {}),
+    "mass": ((1.9, 3.2), (1.0, 1.0), {}),
+}
+
+
+def _single(rng: np.random.Generator, kind: str) -> Lesion:
+    extent, density, fixed = _KINDS[kind]
+    if kind == "consolidation" and rng.random() < 0.5:
         # half of them touch the heart or the diaphragm, where a border then disappears
-        inner = {"up": rng.uniform(0.6, 0.85), "out": rng.uniform(0.1, 0.3), "front": rng.uniform(0.1, 0.6)}
-        lesion = draw(kind, (3.9, 7.0), (0.75, 1.0), **(inner if rng.random() < 0.5 else {}))
-    elif kind == "oedema":
-        lesion = draw(kind, (7.0, 9.5), (0.6, 0.85), side=0)
-    elif kind == "effusion":
-        lesion = draw(kind, (4.0, 10.0), (1.0, 1.0))
-    elif kind == "infiltrate":
-        lesion = draw(kind, (5.5, 8.0), (0.6, 0.85))
-    elif kind == "atelectasis":
-        lesion = draw(kind, (0.9, 1.5), (0.95, 1.0), up=rng.uniform(0.6, 0.85))
-    elif kind == "nodule":
-        lesion = draw(kind, (0.9, 1.5), (1.0, 1.0))
-    else:
-        lesion = draw(kind, (1.9, 3.2), (1.0, 1.0))
-    return lesion
+        up, out, front = rng.uniform([0.65, 0.25, 0.1], [0.88, 0.45, 0.6])
+        fixed = {"up": float(up), "out": float(out), "front": float(front)}
+    if kind == "atelectasis":
+        fixed = {"up": float(rng.uniform(0.6, 0.85))}
+    return _lesion(rng, kind, extent, density, **fixed)
 
 
 def _devices(rng: np.random.Generator, variant: str, view: str) -> tuple[str, ...]:

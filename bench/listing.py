@@ -1,0 +1,163 @@
+"""What ``bench list``, ``bench data show`` and ``bench assets`` print."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from bench import config, suites
+from bench.data.contract import DOMAINS, ImageRecord, Reader
+from bench.data.geometry import Frame
+from bench.errors import BenchError, DataError
+from bench.files import read_json, replace_atomically
+from bench.progress import console, say, warn
+from bench.registry import DATASETS, EVALUATORS, METHODS
+
+
+def show(what: str, long: bool, runs: Path) -> None:
+    """Print names; with `long`, what each is (which imports it)."""
+    sections = ("methods", "evaluators", "datasets", "suites", "presets") if what == "all" else (what,)
+    for section in sections:
+        if len(sections) > 1:
+            say(f"{section}:")
+        if section == "runs":
+            _runs(runs)
+        elif long:
+            console.print(_long(section))
+        else:
+            for name in _names(section):
+                say(f"  {name}" if len(sections) > 1 else name)
+
+
+def _names(section: str) -> list[str]:
+    return {
+        "methods": METHODS.names, "evaluators": EVALUATORS.names, "datasets": DATASETS.names, "suites": suites.names,
+        "presets": config.preset_names,
+    }[section]()  # fmt: skip
+
+
+def _long(section: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    if section == "methods":
+        for heading in ("method", "version", "licence", "paper", "from"):
+            table.add_column(heading)
+        for name in METHODS.names():
+            cls = METHODS.get(name)
+            table.add_row(name, str(cls.version), cls.license, cls.paper, METHODS.origin(name))
+    elif section == "evaluators":
+        for heading in ("evaluator", "metrics", "needs"):
+            table.add_column(heading)
+        for name in EVALUATORS.names():
+            cls = EVALUATORS.get(name)
+            metrics = ", ".join(m.label for m in cls.metrics(cls.Config()))
+            table.add_row(name, metrics, ", ".join(sorted(cls.requires(cls.Config()))) or "-")
+    elif section == "datasets":
+        for heading in ("dataset", "policy", "what its folder holds"):
+            table.add_column(heading)
+        for name in DATASETS.names():
+            cls = DATASETS.get(name)
+            table.add_row(name, cls.policy, cls.help)
+    elif section == "suites":
+        for name in suites.names():
+            table.add_row(name, ", ".join(suites.evaluators(name)))
+    else:
+        for name in config.preset_names():
+            first = (config.PRESETS / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0]
+            table.add_row(name, first.removeprefix("# "))
+    return table
+
+
+def _runs(runs: Path) -> None:
+    found = sorted(p.parent for p in runs.rglob("config.json")) if runs.is_dir() else []
+    if not found:
+        say(f"no runs below {runs}. Make one: bench run --method ours --suite all.")
+        return
+    table = Table("run", "preset", "trained", "records", box=None, pad_edge=False)
+    for folder in found:
+        try:
+            facts = read_json(folder / "config.json")
+        except BenchError as error:
+            warn(str(error))
+            continue
+        trained = "yes" if (folder / "train.json").is_file() else "-" if facts["method"] == "original" else "no"
+        table.add_row(str(folder), facts["preset"], trained, str(len(list((folder / "records").glob("*.json")))))
+    console.print(table)
+
+
+def show_dataset(reader: Reader, out: Path, size: int, count: int) -> Path:
+    """Draw the first images of each domain with lung mask (blue), opacity (red) and boxes (yellow). Returns the PNG."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    records, problems, _ = reader.records()
+    for problem in [p for p in problems if p.fatal][:3]:
+        warn(str(problem))
+    chosen: dict[str, list[ImageRecord]] = {}
+    for domain in DOMAINS:
+        some = sorted((r for r in records if r.domain == domain), key=lambda r: r.image_id)[:count]
+        if some:
+            chosen[domain] = some
+    if not chosen:
+        raise DataError(f"dataset '{reader.name}' has no opacity or clear images to show.")
+    columns = max(len(some) for some in chosen.values())
+    figure, axes = plt.subplots(
+        len(chosen), columns, figsize=(1.9 * columns, 2.2 * len(chosen)), squeeze=False, layout="constrained"
+    )
+    for row, (domain, some) in enumerate(chosen.items()):
+        for column in range(columns):
+            axis = axes[row][column]
+            axis.axis("off")
+            if column < len(some):
+                _draw(axis, reader, some[column], size, f"{domain} {some[column].view}")
+    replace_atomically(out, lambda temporary: figure.savefig(temporary, dpi=120, format="png"))
+    plt.close(figure)
+    return out
+
+
+def _draw(axis: Any, reader: Reader, record: ImageRecord, size: int, title: str) -> None:
+    from matplotlib.patches import Rectangle
+
+    decoded = reader.load(record, size)
+    frame = Frame(*decoded.image.shape, size)
+    axis.imshow(frame.image(decoded.image), cmap="gray", vmin=0, vmax=1)
+    if decoded.lung_mask is not None:
+        axis.contour(frame.codes(decoded.lung_mask) == 1, levels=[0.5], colors="deepskyblue", linewidths=0.8)
+    if decoded.opacity is not None and decoded.opacity.max() > 0.1:
+        axis.contour(frame.image(decoded.opacity), levels=[0.1], colors="red", linewidths=0.8)
+    boxes = decoded.boxes if decoded.boxes is not None else record.boxes
+    for x, y, width, height in frame.boxes(boxes or ()):
+        axis.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor="yellow", linewidth=0.8))
+    axis.set_title(f"{title}\n{record.image_id[:18]}", fontsize=6)
+
+
+#: Weight files the harness can use: name, size in bytes, SHA-256 (empty: any), purpose.
+ASSETS = (
+    (
+        "weights-inception-2015-12-05-6726825d.pth", 95_628_359,
+        "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+        "fidelity with extractor=inception (FID, KID); from torch-fidelity's releases",
+    ),
+)  # fmt: skip
+
+
+def show_assets(folders: tuple[Path, ...]) -> None:
+    """Print each weight file, its purpose, and where it was found or looked for."""
+    say("searched, in order: " + ", ".join(str(f) for f in folders))
+    for name, size, sha, purpose in ASSETS:
+        path = next((f / name for f in folders if (f / name).is_file()), None)
+        state = "not found" if path is None else f"found at {path}"
+        if path is not None and sha and _sha256(path) != sha:
+            state = f"WRONG CONTENT at {path}"
+        say(f"{name}: {state}\n  for {purpose}\n  {size:,} bytes, sha256 {sha}")
+    say("prior.weights (optional): a DenseNet-121 finding classifier of your own, torchvision or torchxrayvision keys,\n"
+        "  any name: --set prior.weights=FILE. Without it the classifier is trained on the labels at hand.")  # fmt: skip
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
