@@ -45,7 +45,8 @@ def lungs(size: int = 64, side: str = "both") -> npt.NDArray[np.bool_]:
     """The lungs of `chest`; ``left`` is the patient's left, on the right of the image."""
     y, x = np.mgrid[0:size, 0:size] / size - 0.5
     ellipse = ((np.abs(x) - 0.23) / 0.14) ** 2 + (y / 0.33) ** 2 < 1
-    return ellipse & {"both": x == x, "left": x > 0, "right": x < 0}[side]
+    chosen: npt.NDArray[np.bool_] = ellipse & {"both": abs(x) < 1, "left": x > 0, "right": x < 0}[side]
+    return chosen
 
 
 def save_png(path: Path, pixels: npt.NDArray[Any]) -> None:
@@ -154,6 +155,7 @@ def make_rsna(
     images: int = 18,
     patients: int = 9,
     size: int = 64,
+    *,
     suffix: str = ".dcm",
     syntax: str = "jpeg",
     mapping: bool = True,
@@ -199,7 +201,14 @@ NIH_HEADER = (
 
 
 def make_nih14(
-    root: Path, images: int = 18, patients: int = 9, size: int = 64, old: bool = False, lists: bool = False, boxes: bool = False
+    root: Path,
+    images: int = 18,
+    patients: int = 9,
+    size: int = 64,
+    *,
+    old: bool = False,
+    lists: bool = False,
+    boxes: bool = False,
 ) -> Path:
     """ChestX-ray14: labels cycle through opacity, clear and other.
 
@@ -277,7 +286,9 @@ def make_mimic(root: Path, images: int = 12, size: int = 64, packed: bool = True
     return root
 
 
-def make_jsrt(root: Path, images: int = 12, raw: int = 1, size: int = 128, masks: bool = True, spaces: bool = True) -> Path:
+def make_jsrt(
+    root: Path, images: int = 12, raw: int = 1, size: int = 128, *, masks: bool = True, spaces: bool = True
+) -> Path:
     """JSRT with SCR masks: even numbers are JPCNN (no nodule), odd ones JPCLN.
 
     Args:
@@ -343,7 +354,7 @@ def make_covid(root: Path, images: int = 12, patients: int = 6, size: int = 64, 
 
 
 def make_folder(
-    root: Path, images: int = 12, patients: int = 6, size: int = 64, masks: bool = True, table: bool = True
+    root: Path, images: int = 12, patients: int = 6, size: int = 64, *, masks: bool = True, table: bool = True
 ) -> Path:
     """Domain folders, half of the images in each, one level of nesting, with masks and a table of patients."""
     rows: list[list[object]] = []

@@ -58,7 +58,9 @@ def test_12_bit_lossy_jpeg_is_refused_because_no_decoder_gets_it_right(tmp_path:
 def test_monochrome1_is_inverted(tmp_path: Path) -> None:
     stored = ramp(12)
     plain, _ = read_dicom(write_dicom(tmp_path / "2.dcm", stored, bits=12))
-    inverted, _ = read_dicom(write_dicom(tmp_path / "1.dcm", (4095 - stored).astype(np.uint16), bits=12, photometric="MONOCHROME1"))
+    inverted, _ = read_dicom(
+        write_dicom(tmp_path / "1.dcm", (4095 - stored).astype(np.uint16), bits=12, photometric="MONOCHROME1")
+    )
     np.testing.assert_allclose(inverted, plain, atol=1e-6)
 
 
@@ -74,11 +76,17 @@ def test_rescale_keeps_the_full_range(tmp_path: Path, slope: float) -> None:
 @pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
 def test_window_acts_on_rescaled_values(tmp_path: Path, function: str, slope: float | None, intercept: float | None) -> None:
     stored = ramp(12)
-    tags = {} if slope is None else {"RescaleSlope": slope, "RescaleIntercept": intercept}
+    tags: dict[str, Any] = {} if slope is None else {"RescaleSlope": slope, "RescaleIntercept": intercept}
     values = stored * (slope or 1.0) + (intercept or 0.0)
     center, width = 1500.0, 800.0
     path = write_dicom(
-        tmp_path / "a.dcm", stored, bits=12, WindowCenter=[center, 9], WindowWidth=[width, 9], VOILUTFunction=function, **tags
+        tmp_path / "a.dcm",
+        stored,
+        bits=12,
+        WindowCenter=[center, 9],
+        WindowWidth=[width, 9],
+        VOILUTFunction=function,
+        **tags,
     )
     expected = {
         "LINEAR": np.clip((values - (center - 0.5)) / (width - 1) + 0.5, 0, 1),
@@ -263,7 +271,14 @@ def test_mask_codes_and_sizes(tmp_path: Path) -> None:
 
 def test_cells() -> None:
     assert [parse_age(a) for a in ("62", "058Y", "006M", "153", "414Y", "", "x")] == [62, 58, 0.5, None, None, None, None]
-    assert [parse_view(v) for v in ("AP", "pa", "AP Supine", "antero-posterior", "LATERAL", "")] == ["AP", "PA", "AP", "AP", "", ""]
+    assert [parse_view(v) for v in ("AP", "pa", "AP Supine", "antero-posterior", "LATERAL", "")] == [
+        "AP",
+        "PA",
+        "AP",
+        "AP",
+        "",
+        "",
+    ]
     assert safe_id("a-1.b_c") == "a-1.b_c"
     odd = [safe_id(t) for t in ("../x", "a b", "a_b", ".hidden", "", "é" * 300)]
     assert len(set(odd)) == 6

@@ -155,11 +155,14 @@ def doubts(image: FloatImage) -> str:
     if high < 0.1:
         return f"uses only {high:.1%} of its range; its depth may be less than its file says (option depth=12)"
     height, width = image.shape
+    if min(height, width) < 16:
+        return f"is only {width}x{height} pixels"
     dy, dx = max(1, height // 10), max(1, width // 10)
     corners = np.mean([image[:dy, :dx], image[:dy, -dx:], image[-dy:, :dx], image[-dy:, -dx:]])
     middle = image[height // 10 : height - height // 10, width // 2 - dx // 2 : width // 2 + dx - dx // 2].mean()
     rows = slice(height * 3 // 10, height * 6 // 10)
-    lungs = np.mean([image[rows, width * 2 // 10 : width * 35 // 100], image[rows, width * 65 // 100 : width * 8 // 10]])
+    side = slice(width * 2 // 10, width * 35 // 100)
+    lungs = np.mean([image[rows, side], image[rows, ::-1][:, side]])
     if min(corners, lungs) > middle + 0.1:
         return f"looks inverted: corners {corners:.2f}, lungs {lungs:.2f}, central column {middle:.2f} (air should be dark)"
     return ""

@@ -138,11 +138,11 @@ def by_stem(names: Iterable[str], suffixes: Sequence[str] = IMAGE_SUFFIXES) -> d
 
 
 def note(where: str, names: Sequence[str], what: str) -> list[Problem]:
-    """One non-fatal problem for many things: ``where: 3 images <what> (first: a)``; nothing when `names` is empty."""
+    """One non-fatal problem for many things: ``where: <what>: 3 images (first: a)``; nothing when `names` is empty."""
     if not names:
         return []
     count = f"{len(names)} image{'s' * (len(names) > 1)}"
-    return [Problem(where, f"{count} {what} (first: {one_line(names[0], 60)})", fatal=False)]
+    return [Problem(where, f"{what}: {count} (first: {one_line(names[0], 60)})", fatal=False)]
 
 
 def check_splits(records: Sequence[ImageRecord], where: str) -> list[Problem]:
@@ -157,5 +157,5 @@ def check_splits(records: Sequence[ImageRecord], where: str) -> list[Problem]:
         if len(found) > 1
     ]
     if sides:
-        problems += note(where, [r.image_id for r in records if not r.split], "have no split there")
+        problems += note(where, [r.image_id for r in records if not r.split], "without a split")
     return problems

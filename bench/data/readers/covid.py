@@ -81,14 +81,14 @@ class Covid(FileReader):
                 extra={"class": finding, **({"view": view} if view else {}), **({} if patient else {"patient": "unknown"})},
             )
         problems += self.absent(absent, "metadata.csv")
-        problems += note("metadata.csv", skipped, "are CT or neither AP nor PA and are left out")
-        problems += note("images", sorted(files - set(column(table, "filename"))), "have no row in metadata.csv; ignored")
+        problems += note("metadata.csv", skipped, "CT or neither AP nor PA, left out")
+        problems += note("images", sorted(files - set(column(table, "filename"))), "without a row in metadata.csv, ignored")
         records, unmasked = self._with_lungs(list(found.values()))
         problems += unmasked
         if folder:
-            problems += note(folder, [r.image_id for r in records if not r.lung_mask], "have no lung mask")
+            problems += note(folder, [r.image_id for r in records if not r.lung_mask], "without a lung mask")
         unknown = [r.image_id for r in records if "patient" in r.extra]
-        problems += note("metadata.csv", unknown, "have no patientid; each counts as a patient of its own (leaky)")
+        problems += note("metadata.csv", unknown, "without a patientid, each counted as a patient of its own (leaky)")
         return records, problems, bool(unknown)
 
     def codes(self, mask: npt.NDArray[np.uint8], path: Path) -> npt.NDArray[np.uint8]:
@@ -108,7 +108,7 @@ class Covid(FileReader):
             blank = list(pool.map(empty, records))
         left_out = [record.image_id for record, without in zip(records, blank, strict=True) if without]
         kept = [record for record, without in zip(records, blank, strict=True) if not without]
-        return kept, note("lung masks", left_out, "have an empty lung mask (not frontal) and are left out")
+        return kept, note("lung masks", left_out, "empty lung mask (not frontal), left out")
 
     @staticmethod
     def _domain(finding: str) -> str:

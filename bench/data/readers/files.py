@@ -57,7 +57,7 @@ class FileReader(Reader):
         With the option ``missing=skip`` (a partial download) they become one note.
         """
         if self.option("missing") == "skip":
-            return note(file, [name for _, name in rows], "named there do not exist and are left out")
+            return note(file, [name for _, name in rows], "rows whose image does not exist are left out")
         return [Problem(row, f"names {name}, which does not exist.") for row, name in rows]
 
     def load(self, record: ImageRecord, size: int | None = None) -> Decoded:

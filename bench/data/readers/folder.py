@@ -56,7 +56,7 @@ class Folder(FileReader):
         if not images:
             raise DataError(f"folder: {self.root} lacks images in opacity/ and clear/. The folder must hold {self.help}.")
         others = [f"{d}/{p}" for d, paths in found.items() for p in paths if (d, p) not in set(images)]
-        problems = note(str(self.root.name), others, "or other files have no image suffix and are ignored")
+        problems = note("opacity/, clear/", others, "without the suffix of an image, ignored")
         masks = {path.with_suffix("").as_posix(): path for path in walk(self.root / MASKS)}
         stems = Counter(path.stem for _, path in images)
         records: dict[str, ImageRecord] = {}
@@ -80,7 +80,7 @@ class Folder(FileReader):
             known, more = self._annotate(records)
             problems += more
         unknown = [image for image in records if image not in known]
-        problems += note(TABLE, unknown, "have no patient id; each counts as a patient of its own (leaky)")
+        problems += note(TABLE, unknown, "without a patient id, each counted as a patient of its own (leaky)")
         problems += check_splits(list(records.values()), TABLE)
         if any(r.lung_mask for r in records.values()) and not self.lung_convention:
             what = "option lung_convention=heart-included or heart-excluded is not given; not comparable with others"

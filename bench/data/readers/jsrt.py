@@ -79,9 +79,9 @@ class Jsrt(FileReader):
                 )
             )
         if masks:
-            problems += note("fold*/masks", [r.image_id for r in records if r.image_id not in masks], "have no lung masks")
-        problems += note("masks", sorted(set(masks) - set(images)), "have lung masks but are not there themselves")
-        problems += note("CLNDAT", sorted(set(clinical) - set(images)), "of the clinical table are not there")
+            problems += note("fold*/masks", [r.image_id for r in records if r.image_id not in masks], "without lung masks")
+        problems += note("masks", sorted(set(masks) - set(images)), "lung masks without their image")
+        problems += note("CLNDAT", sorted(set(clinical) - set(images)), "rows without their image")
         return records, problems, False
 
     def pixels(self, path: Path) -> tuple[FloatImage, int]:

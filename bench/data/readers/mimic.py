@@ -123,7 +123,7 @@ class Mimic(FileReader):
                     patient_id=image.subject, study_id=image.study, view=image.view, split=split,
                     findings=findings.get(image.study), lung_mask=masks, extra=extra,
                 )  # fmt: skip
-        problems += note(file, lateral, "are neither AP nor PA and are left out")
+        problems += note(file, lateral, "neither AP nor PA, left out")
         return list(records.values()), problems
 
     @staticmethod
@@ -150,7 +150,7 @@ class Mimic(FileReader):
             kind, value = ("control", 0) if domains == {OPACITY} else ("ARDS", 1)
             problems.append(Problem(file, f"holds no usable {kind} image (ards = {value}); both kinds are needed."))
         proxies = [r.image_id for r in records if "proxy" in r.extra.get("source", "").lower()]
-        problems += note(file, proxies, "come from a proxy of ARDS; results must be labelled ards-proxy")
+        problems += note(file, proxies, "from a proxy of ARDS, so results must be labelled ards-proxy")
         if any(r.lung_mask for r in records) and not self.lung_convention:
             what = "lung masks without option lung_convention=heart-included or heart-excluded"
             problems.append(Problem(file, what, fatal=False))

@@ -97,7 +97,7 @@ class Nih14(FileReader):
         problems += self.absent(absent, name_of_table)
         kept = list(records.values())
         problems += note(
-            "images", sorted(set(files) - set(column(table, "Image Index"))), "have no row in the table; ignored"
+            "images", sorted(set(files) - set(column(table, "Image Index"))), "without a row in the table, ignored"
         )
         problems += check_splits(kept, " and ".join(SPLIT_LISTS))
         return kept, problems, False

@@ -61,19 +61,17 @@ class Rsna(FileReader):
             else:
                 absent.append((row, f"{IMAGES}/{image}.dcm"))
         problems += self.absent(absent, CLASSES)
-        problems += note(
-            IMAGES, sorted(files[s] for s in files if s not in kinds), "have no row in the tables and are ignored"
-        )
+        problems += note(IMAGES, sorted(files[s] for s in files if s not in kinds), "without a row in the tables, ignored")
         problems += note(
             LABELS,
             [i for i in usable if (usable[i] == "Lung Opacity") != (targets.get(i) == "1")],
-            "disagree with their class",
+            "Target contradicts the class",
         )
         headers, found = self._headers(usable, files, boxes)
         problems += found
         unmapped = [image for image in headers if image not in mapping]
         if mapping:
-            problems += note(MAPPING, unmapped, "are not in it; each counts as a patient of its own")
+            problems += note(MAPPING, unmapped, "not in it, each counted as a patient of its own (leaky)")
         records = [
             self._record(i, usable[i], files[i], boxes=boxes.get(i, ()), header=header, origin=mapping.get(i, {}))
             for i, header in headers.items()

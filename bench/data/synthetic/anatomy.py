@@ -93,8 +93,8 @@ class Chest:
             Ellipsoid((side * 6.9 * b, top + 4.9 * s, 0.6 * d), (7.3 * b, 4.9 * s, 11.0 * d))
             for side, top in zip((-1, 1), self.dome_tops, strict=True)
         )
-        middle = max(self.dome_tops) + 6.3 * s  # central tendon and crura close the gap between the domes
-        self.domes += (Ellipsoid((0.3 * s, middle, 0.0), (6.5 * b, 4.9 * s, 13.0 * d)),)
+        middle = 0.5 * sum(self.dome_tops) + 6.1 * s  # central tendon and crura close the gap between the domes
+        self.domes += (Ellipsoid((0.3 * s, middle, 0.0), (7.0 * b, 4.9 * s, 13.0 * d)),)
 
     def spine_at(self, y: Floats) -> Floats:
         """Sideways position of the spine at a height, cm."""

@@ -74,7 +74,7 @@ def _clavicle(splat: Splat, chest: Chest, side: int) -> None:
         [13.0, y - 1.9 - 0.8 * lift, 1.0], [15.6, y - 1.7 - lift, -0.5],
     ]  # fmt: skip
     scaled = [[side * x * s, v * s, z * s] for x, v, z in points]
-    _hollow(splat, chest, scaled, [0.7 * s, 1.0 * s, 0.72 * s, 0.65 * s, 0.75 * s, 0.7 * s], 0.16)
+    _hollow(splat, chest, scaled, [0.65 * s, 0.86 * s, 0.72 * s, 0.65 * s, 0.75 * s, 0.7 * s], 0.16)
 
 
 def _scapula(splat: Splat, chest: Chest, side: int) -> None:

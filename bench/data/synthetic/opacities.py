@@ -112,14 +112,14 @@ def _ards(chest: Chest, lesion: Lesion, points: Points) -> Floats:
 
 def _effusion(chest: Chest, lesion: Lesion, points: Points) -> Floats:
     dome = chest.domes[0 if lesion.side < 0 else 1]
-    floor = dome.centre[1] - 0.8
-    mine = (np.sign(points.x) == np.sign(lesion.side)) if lesion.side else np.ones(points.x.shape, bool)
-    climb = (1.2 + 0.55 * lesion.extent) * np.exp(-np.maximum(points.wall, 0) / np.float32(1.5))
-    level = np.float32(floor - 0.62 * lesion.extent) - climb.astype(np.float32)
-    fluid = _rise(points.y - level, -0.35, 0.35)
+    surface = np.float32(dome.centre[1] - 0.8 - 0.62 * lesion.extent)
+    climb = np.float32(1.2 + 0.55 * lesion.extent) * np.exp(-np.maximum(points.wall, 0) / np.float32(1.5))
+    fluid = _rise(points.y - surface + climb, -0.35, 0.35)  # the meniscus: higher along the chest wall
     if chest.shot.view == "AP":  # part of the fluid runs to the back of a lying patient
-        fluid = np.maximum(fluid, 0.9 * _rise(np.float32(0.26 * lesion.extent) - points.wall - points.z * 0.12 - 0.9, 0, 0.7)
-                           * _rise(points.y, -6, 5) * (points.z < 0))  # fmt: skip
+        layer = np.float32(0.26 * lesion.extent - 0.9) - points.wall - np.float32(0.12) * points.z
+        veil = _rise(layer, 0, 0.7) * _rise(points.y, -6, 5) * (points.z < 0)
+        fluid = np.maximum(fluid, np.float32(0.9) * veil)
+    mine = np.sign(points.x) == np.sign(lesion.side)
     return np.where(mine, np.float32(lesion.density) * fluid, np.float32(0))
 
 

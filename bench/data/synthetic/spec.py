@@ -212,7 +212,7 @@ def _shot(rng: np.random.Generator, variant: str, ill: bool) -> Shot:
         centre=(float(rng.normal(0, 0.7) * loose), float(rng.normal(0.6, 0.8))),
         arms=float(np.clip(rng.normal(0.85, 0.15) if supine else rng.normal(0.15, 0.12), 0, 1)),
         collimation=(float(margins[0]), float(margins[1]), float(margins[2]), float(margins[3])),
-        quanta=float(np.exp(rng.normal(np.log(5000 if good else 1400 if supine else 3000), 0.35))),
+        quanta=float(np.exp(rng.normal(np.log(6000 if good else 2500 if supine else 4000), 0.35))),
         scatter=float(np.clip(rng.normal(0.55 if supine else 0.28, 0.08), 0.08, 1.0)),
         lung_level=float(np.clip(rng.normal(0.36 if supine else 0.29, 0.05), 0.18, 0.48)),
         body_level=float(np.clip(rng.normal(0.86, 0.04), 0.74, 0.95)),
