@@ -101,7 +101,7 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--method", required=True, metavar="A,B", help="methods, or 'all'")
     _suite(run)
     _experiment(run)
-    run.add_argument("--seeds", default="0", metavar="0,1,2", help="one training each (default 0; the first also splits patients)")
+    run.add_argument("--seeds", default="0", metavar="0,1,2", help="one training each (default 0)")
     run.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     run.add_argument("--force", choices=("train", "translate", "score"), default="", help="do a stage again, and all after it")
     run.add_argument("--json", action="store_true", help="with --dry-run: the plan as JSON")

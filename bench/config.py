@@ -28,6 +28,7 @@ class DataConfig:
     Attributes:
         size: side of the images that networks see and evaluators score, pixels.
         load_size: side that training images are cached at; crops are cut from it (0: same as `size`).
+        split_seed: seed of the patient split and of the prior; runs that are compared share it.
         fractions: share of patients in train, val and test where a dataset has no official split.
         skip_corrupt: leave images out that cannot be decoded (they are listed in the run) instead of stopping.
         min_crop: least side of the random square crop, as a share of the image; 1 switches cropping off.
@@ -36,6 +37,7 @@ class DataConfig:
 
     size: int = 512
     load_size: int = 0
+    split_seed: int = 0
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
     skip_corrupt: bool = False
     min_crop: float = 0.9

@@ -39,7 +39,7 @@ class RunSpec:
         preset: name of the preset the configuration came from.
         config: the resolved configuration.
         data: dataset specs (``name`` or ``name=path``); the first with both domains is trained on unless `train_on` says.
-        seeds: one training each.
+        seeds: one training each (the patient split has its own seed, ``data.split_seed``).
         options: what changes no result.
         train_on: dataset to train on.
         imports: plug-in files.
@@ -87,7 +87,7 @@ class Experiment:
     def __init__(self, spec: RunSpec, device: torch.device, progress: Callable[[str, int, int], None] | None = None) -> None:
         self.spec, self.device = spec, device
         self.data = with_load_size(spec.config.data)
-        self.seed = spec.seeds[0]
+        self.seed = self.data.split_seed
         self.datasets = self._open(progress)
         self.train_name = self._choose()
         self.prior_names = [n for n, d in self.datasets.items() if n == self.train_name or d.reader.trains_prior]
@@ -131,12 +131,12 @@ class Experiment:
             if not training.count("train", domain):
                 raise PreflightError(
                     f"dataset '{self.train_name}': no {domain} image in the train split ({everywhere} in all; patients "
-                    "are split whole). Add images, change --seeds or --set data.fractions=..."
+                    "are split whole). Add images, or --set data.split_seed=1 or data.fractions=..."
                 )
         if not training.count("test", CLEAR):
             raise PreflightError(
                 f"dataset '{self.train_name}': no clear image in the test split ({training.count('', CLEAR)} in all), so there is no "
-                "reference to score against. Add images, change --seeds or --set data.fractions=..."
+                "reference to score against. Add images, or --set data.split_seed=1 or data.fractions=..."
             )
 
     # -- image sets ------------------------------------------------------------------------------------------------------

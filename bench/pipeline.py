@@ -96,7 +96,7 @@ def _hold(experiment: Experiment, held: ExitStack) -> None:
     folders: dict[Path, bool] = {}
     for name in dict.fromkeys([*spec.methods, BASELINE]):
         cls: type[Method] = method_config(spec.config, name)[0]
-        for seed in spec.seeds if cls.stages else spec.seeds[:1]:
+        for seed in spec.seeds if cls.stages else (0,):
             folders[experiment.folder(name, seed)] = name == BASELINE
     for folder, wait in folders.items():
         held.enter_context(lock(folder / ".lock", wait=wait, say=say))

@@ -72,7 +72,7 @@ def plan(experiment: Experiment) -> list[Stage]:
     assets = _missing_assets(experiment, problems)
     for name in dict.fromkeys([BASELINE, *experiment.spec.methods]):
         cls, _ = method_config(experiment.spec.config, name)
-        for seed in experiment.spec.seeds if cls.stages else experiment.spec.seeds[:1]:
+        for seed in experiment.spec.seeds if cls.stages else (0,):
             result += _method_stages(experiment, name, seed, data, prior, assets, problems)
     if problems:
         raise PreflightError("\n".join(dict.fromkeys(problems)))

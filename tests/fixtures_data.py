@@ -24,6 +24,10 @@ from pydicom.uid import (
     generate_uid,
 )
 
+from bench.data.check import Report, inspect
+from bench.data.contract import ImageRecord, Reader
+from bench.registry import DATASETS
+
 RSNA_CLASSES = ("Lung Opacity", "Normal", "No Lung Opacity / Not Normal")
 
 
@@ -369,3 +373,29 @@ def make_folder(
         names = ("image_id", "patient_id", "view", "sex", "age", "split", "counterpart")
         write_csv(root / "metadata.csv", names, rows)
     return root
+
+
+def reader(name: str, root: Path, **options: object) -> Reader:
+    """Open a dataset's reader."""
+    found: Reader = DATASETS.get(name)(root, **options)
+    return found
+
+
+def records(name: str, root: Path, **options: object) -> dict[str, ImageRecord]:
+    """Its records by image id."""
+    return {record.image_id: record for record in reader(name, root, **options).records()[0]}
+
+
+def report(name: str, root: Path, **options: object) -> Report:
+    """Its inspection."""
+    return inspect(reader(name, root, **options))
+
+
+def fatal(found: Report) -> list[str]:
+    """Problems that make a dataset unusable."""
+    return [str(problem) for problem in found.problems if problem.fatal]
+
+
+def notes(found: Report) -> str:
+    """The other problems, one a line."""
+    return "\n".join(str(problem) for problem in found.problems if not problem.fatal)
