@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import sys
 from collections.abc import Sequence
@@ -26,14 +27,22 @@ _VERBS = {
 class _Parser(argparse.ArgumentParser):
     """argparse that answers unknown words with the nearest known one, in one line, exit code 2."""
 
+    words: Sequence[str] = ()
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Remember the words, for `error`."""
+        self.words = list(args or ())
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         if "invalid choice: '" in message:
             word = message.split("invalid choice: '")[1].split("'")[0]
             known = message.split("choose from ")[1].rstrip(")").replace("'", "").split(", ")
             message = f"unknown word '{word}'.{did_you_mean(word, known)} Known: {', '.join(known)}."
-        if message.startswith("unrecognized arguments: --"):
-            flag = message.split(": ")[1].split()[0].split("=")[0]
-            known = [o for a in self._actions for o in a.option_strings if o.startswith("--")]
+        known = [o for a in self._actions for o in a.option_strings if o.startswith("--")]
+        flags = [word.split("=")[0] for word in self.words if word.startswith("--")]
+        flag = next((f for f in flags if not any(k.startswith(f) for k in known)), "")
+        if flag and message.startswith(("unrecognized arguments:", "the following arguments are required:")):
             message = f"unknown flag {flag}.{did_you_mean(flag, known)} See: {self.prog} --help."
         print(f"error: {message}", file=sys.stderr)
         raise SystemExit(2)
@@ -64,7 +73,7 @@ def _main(arguments: list[str]) -> int:
     except OSError as error:
         import errno
 
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             where = f" ({error.filename})" if error.filename else ""
             print(f"error: {error.strerror}{where}. Free space or choose another --runs DIR; finished work is kept.", file=sys.stderr)
             return 1
@@ -140,13 +149,13 @@ def build_parser() -> argparse.ArgumentParser:
         sub.add_argument("name", metavar="DATASET", help="a registered dataset; see: bench list datasets")
         sub.add_argument("path", nargs="?", default="", metavar="PATH", help="its folder (none for the embedded ones)")
         sub.add_argument("--import", dest="imports", action="append", default=[], metavar="FILE")
-        sub.add_argument("--workers", type=int, default=2, help="decoding processes")
+        sub.add_argument("--workers", type=_positive, default=2, help="decoding processes")
         if action == "check":
             sub.add_argument("--no-decode", dest="decode", action="store_false", help="read tables only, decode nothing")
         else:
             sub.add_argument("--out", default="dataset.png", metavar="PNG")
-            sub.add_argument("--size", type=int, default=256, metavar="PX", help="side of each image")
-            sub.add_argument("--count", type=int, default=8, metavar="N", help="images a domain")
+            sub.add_argument("--size", type=_positive, default=256, metavar="PX", help="side of each image")
+            sub.add_argument("--count", type=_positive, default=8, metavar="N", help="images a domain")
 
     check = add("check", _check, "bench check --method mine --import ./mine.py")
     check.add_argument("--method", required=True, metavar="NAME")
@@ -178,9 +187,18 @@ def _experiment(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--import", dest="imports", action="append", default=[], metavar="FILE", help="file that registers a method or evaluator")
     parser.add_argument("--assets", action="append", default=[], metavar="DIR", help="folder searched for weight files")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
-    parser.add_argument("--threads", type=int, default=0, help="compute threads (default: all cores)")
-    parser.add_argument("--workers", type=int, default=max(1, min(8, os.cpu_count() or 1)), help="decoding processes")
-    parser.add_argument("--log-interval", type=int, default=10, metavar="STEPS")
+    parser.add_argument("--threads", type=_natural, default=0, help="compute threads (default: all cores)")
+    parser.add_argument("--workers", type=_positive, default=max(1, min(8, os.cpu_count() or 1)), help="decoding processes")
+    parser.add_argument("--log-interval", type=_positive, default=10, metavar="STEPS", help="training steps between log lines")
+
+
+def _at_least(least: int, text: str) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number of at least {least}.")
+    return int(text)
+
+
+_natural, _positive = functools.partial(_at_least, 0), functools.partial(_at_least, 1)
 
 
 def _csv(text: str) -> tuple[str, ...]:
@@ -207,6 +225,8 @@ def _spec(options: argparse.Namespace, methods: tuple[str, ...]) -> Any:
         seeds = tuple(int(s) for s in _csv(options.seeds))
     except ValueError:
         raise UsageError(f"--seeds {options.seeds}: whole numbers, for example --seeds 0,1,2.") from None
+    if any(not 0 <= seed < 2**32 for seed in seeds):
+        raise UsageError(f"--seeds {options.seeds}: whole numbers from 0 to {2**32 - 1}.")
     runs = Path(options.runs)
     cache = Path(options.cache or os.environ.get("BENCH_CACHE") or runs / "cache")
     run_options = config.RunOptions(
@@ -248,7 +268,9 @@ def _run(options: argparse.Namespace) -> int:
     if options.dry_run:
         found = planning.plan(pipeline.open_run(spec))
         print(json.dumps(pipeline.plan_rows(found), indent=1)) if options.json else pipeline.print_plan(found)
-        return 0
+        for text in planning.problems(found):
+            print(f"error: {text}", file=sys.stderr)
+        return 3 if planning.problems(found) else 0
     outcome = pipeline.run(spec)
     if os.environ.get("RANK", "0") != "0":
         return 1 if outcome.failed else 0
@@ -285,9 +307,9 @@ def _score(options: argparse.Namespace) -> int:
     from bench import external, pipeline
 
     pipeline.threads(options.threads)
-    external.score(spec, Path(options.images), options.name, options.on)
+    failed = external.score(spec, Path(options.images), options.name, options.on)
     print(f"leaderboard  {_print_leaderboard(spec.options.runs)}")
-    return 0
+    return 1 if failed else 0
 
 
 def _translate(options: argparse.Namespace) -> int:
@@ -325,7 +347,7 @@ def _data_check(options: argparse.Namespace) -> int:
     from bench.progress import Progress, console
 
     report = check.inspect(reader, decode=options.decode, workers=options.workers, progress=Progress("decoding").counter())
-    console.print(check.render(report))
+    console.print(check.render(report), markup=False)
     return 0 if report.usable else 3
 
 

@@ -7,6 +7,7 @@ change a result (device, workers, log interval) is a `RunOptions` and enters no 
 
 from __future__ import annotations
 
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -168,7 +169,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return dict(Config.fromfile(str(path), import_custom_modules=False).to_dict())
     except Exception as error:
-        raise UsageError(f"--config: {path} cannot be read: {type(error).__name__}: {error}") from error
+        raise UsageError(f"--config: {path} cannot be read: {type(error).__name__}: {' '.join(str(error).split())}") from error
 
 
 def _nest(path: list[str], value: Any) -> dict[str, Any]:
@@ -270,11 +271,18 @@ def _parse(value: Any, hint: Any, where: str) -> Any:
             return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[str(value).lower()]
         if hint is int:
             number = float(value)
-            if number != int(number):
+            if isinstance(value, bool) or not number.is_integer():
                 raise ValueError("a whole number expected")
             return int(number)
-        if hint in (float, str):
-            return hint(value)
+        if hint is float:
+            number = float(value)
+            if isinstance(value, bool) or not math.isfinite(number):
+                raise ValueError("a finite number expected")
+            return number
+        if hint is str:
+            if isinstance(value, (Mapping, list, tuple)):
+                raise ValueError("a text expected")
+            return str(value)
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"config key '{where}': cannot use {value!r} ({error}).") from None
     return value

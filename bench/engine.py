@@ -11,9 +11,12 @@ What is patched, and why:
 
 from __future__ import annotations
 
+import copy
 import errno
+import io
 import itertools
 import os
+import pickle
 import re
 import time
 from collections.abc import Iterator
@@ -23,7 +26,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from mmengine.dist import all_reduce_params, broadcast, get_world_size, is_main_process
+from mmengine.dist import all_reduce, all_reduce_params, broadcast, get_world_size, is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import HistoryBuffer
 from mmengine.optim import OptimWrapper, OptimWrapperDict
@@ -36,7 +39,7 @@ from bench.config import TrainConfig
 from bench.contracts import Method, Trainable
 from bench.errors import BenchError, UsageError
 from bench.files import file_digest, replace_atomically, write_json
-from bench.hooks import EmaHook, LossHook, RandomStateHook, ScheduleHook, cost
+from bench.hooks import AccumulationHook, EmaHook, LossHook, RandomStateHook, ScheduleHook, cost
 from bench.progress import Progress
 
 _COUNTER = itertools.count()
@@ -144,9 +147,12 @@ class ParallelOptimWrapper(OptimWrapper):  # type: ignore[misc]
     def step(self, **kwargs: Any) -> None:
         if get_world_size() > 1:
             parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.requires_grad]
+            if parameters:
+                have = torch.tensor([float(p.grad is not None) for p in parameters], device=parameters[0].device)
+                all_reduce(have, op="sum")  # every process must reduce the same list; what has no gradient anywhere keeps none
+                parameters = [p for p, n in zip(parameters, have.tolist(), strict=True) if n]
             for p in parameters:
-                if p.grad is None:  # another process may have one: every process must reduce the same list
-                    p.grad = torch.zeros_like(p)
+                p.grad = torch.zeros_like(p) if p.grad is None else p.grad
             all_reduce_params([p.grad for p in parameters], coalesce=True, op="mean")
         super().step(**kwargs)
 
@@ -189,6 +195,21 @@ class BenchRunner(Runner):  # type: ignore[misc]
                 ) from error
             raise
         self.last_saved = str(final)
+
+    def load_checkpoint(self, filename: str, map_location: Any = "cpu", **_: Any) -> Any:
+        """Load a checkpoint, all of it: mmengine's default keeps silent about weights that do not fit.
+
+        Raises:
+            BenchError: it is damaged, or holds what only running code could load.
+        """
+        try:
+            return super().load_checkpoint(filename, map_location, strict=True, revise_keys=[])
+        except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
+            why = (str(error).splitlines() or [type(error).__name__])[0]
+            raise BenchError(
+                f"checkpoint {filename} cannot be loaded ({why}). Remove it and run the same command again: training carries "
+                "on from the checkpoint before, or starts anew."
+            ) from error
 
     def _log_env(self, env_cfg: Any) -> None:
         """Records carry the environment; mmengine's report costs seconds."""
@@ -282,7 +303,10 @@ def fit(
                 interval=settings.checkpoint_interval, by_epoch=False, max_keep_ckpts=2, save_last=True
             ),
         },
-        custom_hooks=[ScheduleHook(), losses, *([ema] if settings.ema else []), RandomStateHook()],
+        custom_hooks=[
+            ScheduleHook(), losses, *([ema] if settings.ema else []),
+            *([AccumulationHook()] if settings.accumulate > 1 else []), RandomStateHook(),
+        ],
         resume=resumed is not None,
         load_from=str(resumed[0]) if resumed else None,
         launcher="pytorch" if get_world_size() > 1 else "none",
@@ -317,13 +341,24 @@ def fit(
 def _save_weights(model: Trainable, ema: EmaHook, path: Path) -> None:
     """Write the weights that translation uses: the model's, with averaged modules in place of the raw ones."""
     modules = model.inference_modules() if isinstance(model, Method) else {}
-    raw = {name: {k: v.clone() for k, v in modules[name].state_dict().items()} for name in ema.averages}
+    raw = {name: copy.deepcopy(modules[name].state_dict()) for name in ema.averages}
     for name, average in ema.averages.items():
         modules[name].load_state_dict(average.module.state_dict())
-    state = {k: v.detach().cpu() for k, v in model.state_dict().items()}
-    replace_atomically(path, lambda temporary: torch.save(state, temporary))
+    state = {k: v.detach().cpu() if isinstance(v, torch.Tensor) else v for k, v in model.state_dict().items()}
+    save_tensors(path, state)
     for name, values in raw.items():
         modules[name].load_state_dict(values)
+
+
+def save_tensors(path: Path, state: dict[str, Any]) -> None:
+    """Write a state dict atomically. Through memory: torch's own file writer hides that the disk is full."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+
+    def fill(temporary: Path) -> None:
+        temporary.write_bytes(buffer.getbuffer())
+
+    replace_atomically(path, fill)
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

@@ -273,8 +273,8 @@ class Experiment:
 
         return suites.evaluators(self.spec.suite)
 
-    def train_key(self, name: str, seed: int) -> str:
-        """Identity of a training."""
+    def recipe(self, name: str) -> dict[str, Any]:
+        """Everything but the seed that a training depends on."""
         cls, config = method_config(self.spec.config, name)
         parts: dict[str, Any] = {"method": name, "version": cls.version, "origin": METHODS.origin(name), "config": plain(config)}
         if cls.stages:
@@ -283,9 +283,17 @@ class Experiment:
                 "data": plain(self.data),
                 "images": self.identity(self.train_name, "train", self.data.load_size),
                 "prior": self.prior_key() if "prior" in cls.requires(config) else "",
-                "seed": seed,
             }
-        return digest(parts)
+        return parts
+
+    def recipe_key(self, name: str) -> str:
+        """Hash of `recipe`: the same for all seeds of one configuration."""
+        return digest(self.recipe(name))
+
+    def train_key(self, name: str, seed: int) -> str:
+        """Identity of a training."""
+        cls, _ = method_config(self.spec.config, name)
+        return digest(self.recipe(name) | ({"seed": seed} if cls.stages else {}))
 
     def translate_key(self, train_key: str, test: str) -> str:
         """Identity of a translated test set."""

@@ -23,7 +23,7 @@ from bench.engine import load_weights
 from bench.errors import BenchError, DataError, PreflightError, UsageError
 from bench.experiment import Experiment, RunSpec, method_config, needs_unmet
 from bench.files import digest, file_digest, lock, read_json, replace_atomically, write_json
-from bench.plan import _data_stages, _prior_stage
+from bench.plan import BLOCKED, _data_stages, _prior_stage
 from bench.progress import Progress, say, warn
 from bench.registry import METHODS
 from bench.translations import _write_png, load_set, to_bytes, write_manifest
@@ -31,11 +31,14 @@ from bench.translations import _write_png, load_set, to_bytes, write_manifest
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff")
 
 
-def score(spec: RunSpec, images: Path, name: str, on: str) -> None:
+def score(spec: RunSpec, images: Path, name: str, on: str) -> int:
     """Score translated images that another program made.
 
     File names (without suffix) are image ids of the test set; each image is brought to the run's size like any other. Missing
     and surplus ids are listed: all test images must be there.
+
+    Returns:
+        How many evaluators failed; the others' records are written.
 
     Raises:
         UsageError: `name` is a method's, or `on` is no test set.
@@ -49,11 +52,10 @@ def score(spec: RunSpec, images: Path, name: str, on: str) -> None:
     test = on or experiment.test_names()[0]
     if test not in experiment.test_names():
         raise UsageError(f"--on {test}: not a test set of this run ({', '.join(experiment.test_names())}).")
-    problems: list[str] = []
     data = _data_stages(experiment)
-    prior = _prior_stage(experiment, data, problems)
-    if problems:
-        raise PreflightError("\n".join(problems))
+    prior = _prior_stage(experiment, data)
+    if prior and prior.status == BLOCKED:
+        raise PreflightError(prior.reason)
     for stage in [*data.values(), *([prior] if prior else [])]:
         if stage.runs:
             say(f"{stage.kind:<9} {stage.title}")
@@ -70,8 +72,16 @@ def score(spec: RunSpec, images: Path, name: str, on: str) -> None:
             "method": name, "method_version": 0, "paper": "", "trained_by": "external", "config_fingerprint": content,
             "warnings": [], "cost": {},
         }  # fmt: skip
+        failed = 0
         for evaluator in experiment.evaluators():
-            _score_one(experiment, translated, source, test, evaluator, identity, folder, content)
+            try:
+                _score_one(experiment, translated, source, test, evaluator, identity, folder, content)
+            except PreflightError:
+                raise
+            except BenchError as error:
+                warn(str(error))
+                failed += 1
+    return failed
 
 
 def _score_one(

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import get_world_size, is_main_process
+from mmengine.dist import all_reduce, get_world_size, is_main_process
 from mmengine.hooks import Hook
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -75,7 +75,10 @@ class LossHook(Hook):  # type: ignore[misc]
             self._look(runner, done)
 
     def _look(self, runner: Any, done: int) -> None:
-        values = torch.stack(self.pending).cpu()
+        values = torch.stack(self.pending)
+        if get_world_size() > 1:  # the loss of the whole batch; a bad value in any process stops them all
+            all_reduce(values, op="mean")
+        values = values.cpu()
         bad = (~torch.isfinite(values)).nonzero()
         if len(bad):
             row, column = (int(v) for v in bad[0])
@@ -161,6 +164,39 @@ class RandomStateHook(Hook):  # type: ignore[misc]
         random.setstate((version, tuple(internal), gauss))
         if "cuda" in state and torch.cuda.is_available():
             torch.cuda.set_rng_state(state["cuda"].cpu())
+
+
+class AccumulationHook(Hook):  # type: ignore[misc]
+    """Saves gradients that wait for their update, and how many wait, with a checkpoint; restores both on resume."""
+
+    priority = "VERY_LOW"
+
+    def __init__(self) -> None:
+        self.loaded: dict[str, Any] = {}
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        checkpoint["accumulated"] = {
+            name: {
+                "count": wrapper.inner_count,
+                "gradients": [None if p.grad is None else p.grad.detach().cpu() for p in _parameters(wrapper)],
+            }
+            for name, wrapper in runner.optim_wrapper.items()
+        }
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        self.loaded = checkpoint.get("accumulated", {})
+
+    def before_train(self, runner: Any) -> None:
+        for name, state in self.loaded.items():
+            wrapper = runner.optim_wrapper[name]
+            wrapper._inner_count = state["count"]
+            for p, gradient in zip(_parameters(wrapper), state["gradients"], strict=True):
+                p.grad = None if gradient is None else gradient.to(p)
+        self.loaded = {}
+
+
+def _parameters(wrapper: Any) -> list[Tensor]:
+    return [p for group in wrapper.optimizer.param_groups for p in group["params"]]
 
 
 class EmaHook(Hook):  # type: ignore[misc]

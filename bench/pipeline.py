@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import time
-from contextlib import ExitStack
+import traceback
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,9 @@ from bench import plan as planning
 from bench import stages
 from bench.contracts import Method
 from bench.device import choose, join_processes, world
-from bench.errors import BenchError
-from bench.experiment import BASELINE, Experiment, RunSpec, method_config
-from bench.files import lock
+from bench.errors import BenchError, PreflightError
+from bench.experiment import BASELINE, Experiment, RunSpec, evaluator_config, method_config
+from bench.files import lock, write_text
 from bench.plan import BLOCKED, CACHED, LEFT_OUT, TODO, Stage
 from bench.progress import Progress, clock, console, errors, say
 
@@ -45,8 +47,10 @@ class Outcome:
 
 def open_run(spec: RunSpec) -> Experiment:
     """Resolve names, open the datasets and join the other processes of a distributed run."""
-    for name in spec.methods:
+    for name in dict.fromkeys([*spec.methods, *spec.config.methods]):  # a misspelt key is an error in every section
         method_config(spec.config, name)
+    for name in spec.config.evaluators:
+        evaluator_config(spec.config, name)
     device = choose(spec.options.device)
     join_processes(device)
     rank, processes = world()
@@ -70,16 +74,22 @@ def run(spec: RunSpec) -> Outcome:
     """Do everything a run needs and is not done yet.
 
     Raises:
+        PreflightError: something needed is missing; every problem that can be known now, one line each.
         BenchError: nothing could be done (names, data, locks); failures of single stages are in the outcome instead.
     """
     rank, _ = world()
     experiment = open_run(spec)
+    if problems := planning.problems(planning.plan(experiment)):
+        raise PreflightError("\n".join(problems))
     with ExitStack() as held:
         if rank == 0:
             _hold(experiment, held)
         outcome = Outcome(planning.plan(experiment))
         if rank == 0:
             print_plan(outcome.stages, brief=True)
+            for stage in outcome.stages:
+                if stage.forced:
+                    stages.forget(stage.kind, stage.marker)
         for stage in outcome.stages:
             _do(stage, outcome)
     for name in spec.methods:
@@ -91,18 +101,13 @@ def run(spec: RunSpec) -> Outcome:
 
 
 def _hold(experiment: Experiment, held: ExitStack) -> None:
-    """Lock the result folders: fail at once for requested methods, wait for the shared baseline."""
+    """Lock the requested methods' result folders, failing at once; what runs share is locked stage by stage."""
     spec = experiment.spec
-    folders: dict[Path, bool] = {}
-    for name in dict.fromkeys([*spec.methods, BASELINE]):
+    for name in spec.methods:
         cls: type[Method] = method_config(spec.config, name)[0]
         for seed in spec.seeds if cls.stages else (0,):
-            folders[experiment.folder(name, seed)] = name == BASELINE
-    for folder, wait in folders.items():
-        held.enter_context(lock(folder / ".lock", wait=wait, say=say))
-    if experiment.needs_prior():
-        place = stages.prior_folder(experiment, experiment.prior_key())
-        held.enter_context(lock(place / ".lock", wait=True, say=say))
+            if name != BASELINE:
+                held.enter_context(lock(experiment.folder(name, seed) / ".lock", wait=False))
 
 
 def _do(stage: Stage, outcome: Outcome) -> None:
@@ -119,16 +124,14 @@ def _do(stage: Stage, outcome: Outcome) -> None:
     if not stage.runs:
         return
     started = time.monotonic()
-    if rank == 0:
-        say(f"{stage.kind:<9} {stage.title}" + (f" ({stage.status})" if stage.status != TODO else ""))
     failure: list[str | None] = [None]
     if rank == 0 or stage.collective:
         try:
-            stage.work()
-        except BenchError as error:
-            failure = [str(error)]
+            _work(stage, rank)
+        except Exception as error:
             if processes > 1 and stage.collective:
                 raise  # the other processes wait inside a collective call: only leaving can end them
+            failure = [_describe(error, stage)]
     if processes > 1:
         dist.broadcast_object_list(failure)
     seconds = time.monotonic() - started
@@ -141,6 +144,28 @@ def _do(stage: Stage, outcome: Outcome) -> None:
         stage.status = "done"
         if rank == 0:
             say(f"          done in {clock(seconds)}")
+
+
+def _work(stage: Stage, rank: int) -> None:
+    """Run a stage, holding the lock of what other runs use too; they may have made it while we waited."""
+    with lock(stage.shared, wait=True, say=say) if stage.shared else nullcontext():
+        if stage.shared and not stage.forced and planning.marked(stage.marker, stage.key):
+            return
+        if rank == 0:
+            say(f"{stage.kind:<9} {stage.title}" + (f" ({stage.status})" if stage.status != TODO else ""))
+        stage.work()
+
+
+def _describe(error: Exception, stage: Stage) -> str:
+    """One line about a failed stage. What nobody expected keeps its traceback in a file; a full disk ends the run."""
+    if isinstance(error, BenchError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        raise error
+    path = stage.marker.parent / "traceback.txt"
+    write_text(path, "".join(traceback.format_exception(error)))
+    what = " ".join(str(error).split())[:300]
+    return f"{type(error).__name__}: {what} (see {path})"
 
 
 def print_plan(plan: list[Stage], brief: bool = False) -> None:

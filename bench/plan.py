@@ -1,4 +1,4 @@
-"""The plan of a run: a list of stages, each cached, resumable, to do or blocked. ``--dry-run`` prints it, `execute` walks it."""
+"""The plan of a run: stages, each cached, resumable, to do or blocked. ``--dry-run`` prints it, `bench.pipeline` walks it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench import stages
 from bench.engine import latest_checkpoint
-from bench.errors import BenchError, PreflightError
+from bench.errors import BenchError
 from bench.experiment import BASELINE, Experiment, evaluator_config, method_config, needs_unmet
 
 CACHED, TODO, BLOCKED, LEFT_OUT = "cached", "to do", "blocked", "left out"
@@ -29,6 +29,9 @@ class Stage:
         status: ``cached``, ``resume at step N``, ``to do``, ``blocked`` or ``left out``.
         reason: why it is blocked or left out.
         collective: every process of a distributed run takes part.
+        method: the method it belongs to; empty for data and prior.
+        shared: lock file of a result that other runs use too; held while the stage works.
+        forced: done again although its result is there.
     """
 
     kind: str
@@ -40,6 +43,9 @@ class Stage:
     status: str = TODO
     reason: str = ""
     collective: bool = False
+    method: str = ""
+    shared: Path | None = None
+    forced: bool = False
 
     @property
     def runs(self) -> bool:
@@ -57,27 +63,34 @@ def marked(marker: Path, key: str) -> bool:
 
 
 def plan(experiment: Experiment) -> list[Stage]:
-    """The stages of an experiment in the order they run. Decodes nothing and computes nothing.
-
-    Raises:
-        PreflightError: with every problem that can be known now, one line each.
-    """
-    problems: list[str] = []
+    """The stages of an experiment in the order they run. Decodes, computes and changes nothing; see `problems`."""
     result: list[Stage] = []
     data = _data_stages(experiment)
     result += data.values()
-    prior = _prior_stage(experiment, data, problems)
+    prior = _prior_stage(experiment, data)
     if prior:
         result.append(prior)
-    assets = _missing_assets(experiment, problems)
+    assets = _missing_assets(experiment)
     for name in dict.fromkeys([BASELINE, *experiment.spec.methods]):
         cls, _ = method_config(experiment.spec.config, name)
         for seed in experiment.spec.seeds if cls.stages else (0,):
-            result += _method_stages(experiment, name, seed, data, prior, assets, problems)
-    if problems:
-        raise PreflightError("\n".join(dict.fromkeys(problems)))
+            result += _method_stages(experiment, name, seed, data, prior, assets)
     _force(experiment, result)
+    for stage in result:
+        blocker = next((s for s in stage.after if s.status == BLOCKED), None)
+        if blocker and stage.runs:
+            stage.status, stage.reason = BLOCKED, f"{blocker.kind} {blocker.title} is blocked"
     return result
+
+
+def problems(plan: list[Stage]) -> list[str]:
+    """Why stages are blocked, each reason once; not those that only wait for another blocked stage."""
+    own = [s for s in plan if s.status == BLOCKED and not any(a.status == BLOCKED for a in s.after)]
+    return list(dict.fromkeys(s.reason for s in own))
+
+
+def _blocked(kind: str, title: str, reason: str, method: str = "") -> Stage:
+    return Stage(kind, title, "", Path(), lambda: None, status=BLOCKED, reason=reason, method=method)
 
 
 def _data_stages(experiment: Experiment) -> dict[tuple[str, str, int], Stage]:
@@ -95,9 +108,7 @@ def _data_stages(experiment: Experiment) -> dict[tuple[str, str, int], Stage]:
     return found
 
 
-def _prior_stage(
-    experiment: Experiment, data: dict[tuple[str, str, int], Stage], problems: list[str]
-) -> Stage | None:
+def _prior_stage(experiment: Experiment, data: dict[tuple[str, str, int], Stage]) -> Stage | None:
     if not experiment.needs_prior():
         return None
     try:
@@ -105,22 +116,22 @@ def _prior_stage(
         from_file = bool(experiment.spec.config.prior.weights)
         findings = () if from_file else experiment.prior_findings()
     except BenchError as error:
-        problems.append(str(error))
-        return None
+        return _blocked("prior", "the finding classifier", str(error))
     folder = stages.prior_folder(experiment, key)
     title = f"from {Path(experiment.spec.config.prior.weights).name}" if from_file else f"{len(findings)} findings, trained here"
     stage = Stage("prior", title, key, folder / "prior.json", lambda: stages.make_prior(experiment, key))
-    stage.after = [s for (name, split, _), s in data.items() if name in experiment.prior_names and split != "test"]
+    stage.shared = folder / ".lock"
+    if not from_file:
+        stage.after = [s for (name, split, _), s in data.items() if name in experiment.prior_names and split != "test"]
     stage.status = _training_status(stage.marker, key, [folder / "train"])
     return stage
 
 
-def _missing_assets(experiment: Experiment, problems: list[str]) -> dict[str, list[str]]:
+def _missing_assets(experiment: Experiment) -> dict[str, list[str]]:
     missing = {}
     for name in experiment.evaluators():
         cls, params = evaluator_config(experiment.spec.config, name)
         missing[name] = cls.missing_assets(params, experiment.spec.options.assets)
-        problems += missing[name]
     return missing
 
 
@@ -141,23 +152,22 @@ def _method_stages(
     data: dict[tuple[str, str, int], Stage],
     prior: Stage | None,
     assets: dict[str, list[str]],
-    problems: list[str],
 ) -> list[Stage]:
     cls, config = method_config(experiment.spec.config, name)
+    label = name if len(experiment.spec.seeds) == 1 or not cls.stages else f"{name} seed {seed}"
+    first = "train" if cls.stages else "translate"
     if "a2b" not in cls.directions:
-        problems.append(f"method '{name}' cannot translate opacity to clear (directions: {', '.join(cls.directions)}).")
-        return []
+        why = f"method '{name}' cannot translate opacity to clear (directions: {', '.join(cls.directions)})."
+        return [_blocked(first, label, why, name)]
     if "lung_mask" in cls.requires(config) and "lung_mask" not in experiment.datasets[experiment.train_name].planes("train"):
-        problems.append(f"method '{name}' needs lung masks; dataset '{experiment.train_name}' has none.")
-        return []
+        why = f"method '{name}' needs lung masks; dataset '{experiment.train_name}' has none."
+        return [_blocked(first, label, why, name)]
     try:
         train_key = experiment.train_key(name, seed)
         folder = experiment.folder(name, seed)
-    except PreflightError as error:
-        problems.append(str(error))
-        return []
+    except BenchError as error:
+        return [_blocked(first, label, str(error), name)]
     found: list[Stage] = []
-    label = name if len(experiment.spec.seeds) == 1 or not cls.stages else f"{name} seed {seed}"
     train: Stage | None = None
     if cls.stages:
         train = Stage(
@@ -179,31 +189,48 @@ def _method_stages(
         translate.after = [data[test, "test", experiment.data.size], *([train] if train else [])]
         translate.status = CACHED if marked(translate.marker, key) else TODO
         found.append(translate)
-        found += _score_stages(experiment, name, seed, test, key, [translate, *([prior] if prior else [])], label)
+        found += _score_stages(experiment, name, seed, test, key, translate, prior, assets, label)
+    for stage in found:
+        stage.method, stage.shared = name, folder / ".lock" if name == BASELINE else None
     return found
 
 
 def _score_stages(
-    experiment: Experiment, name: str, seed: int, test: str, translate_key: str, after: list[Stage], label: str
+    experiment: Experiment,
+    name: str,
+    seed: int,
+    test: str,
+    translate_key: str,
+    translate: Stage,
+    prior: Stage | None,
+    assets: dict[str, list[str]],
+    label: str,
 ) -> list[Stage]:
     found = []
     for evaluator in experiment.evaluators():
         cls, params = evaluator_config(experiment.spec.config, evaluator)
-        key = experiment.score_key(translate_key, test, evaluator, seed)
+        title = f"{label}: {evaluator} on {test}"
+        try:
+            key = experiment.score_key(translate_key, test, evaluator, seed)
+        except BenchError as error:
+            found.append(_blocked("score", title, str(error), name))
+            continue
         marker = experiment.folder(name, seed) / "records" / f"{test}--{evaluator}.json"
         stage = Stage(
-            "score", f"{label}: {evaluator} on {test}", key, marker,
+            "score", title, key, marker,
             lambda e=evaluator: stages.score(experiment, name, seed, test, e),  # type: ignore[misc]
         )  # fmt: skip
-        stage.after = after
+        stage.after = [translate, *([prior] if prior and "prior" in cls.requires(params) else [])]
         unmet = needs_unmet(cls.requires(params), experiment.datasets[test])
         images = len(experiment.datasets[test].records("test"))
         if unmet:
             stage.status, stage.reason = LEFT_OUT, f"{test} has no {', '.join(unmet)}"
         elif images < cls.min_images:
             stage.status, stage.reason = LEFT_OUT, f"{test} has {images} test images; at least {cls.min_images} needed"
-        else:
-            stage.status = CACHED if marked(marker, key) else TODO
+        elif marked(marker, key):
+            stage.status = CACHED
+        elif assets[evaluator]:
+            stage.status, stage.reason = BLOCKED, "\n".join(assets[evaluator])
         found.append(stage)
     return found
 
@@ -215,6 +242,5 @@ def _force(experiment: Experiment, result: list[Stage]) -> None:
         return
     kinds = order[order.index(experiment.spec.force) :]
     for stage in result:
-        if stage.kind in kinds and stage.runs | (stage.status == CACHED):
-            stage.status = TODO
-            stages.forget(stage.kind, stage.marker)
+        if stage.method in experiment.spec.methods and stage.kind in kinds and (stage.runs or stage.status == CACHED):
+            stage.status, stage.forced = TODO, True

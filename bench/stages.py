@@ -18,11 +18,11 @@ from bench.data.imageset import ImageSet
 from bench.data.load import Dataset
 from bench.data.sampling import Augment
 from bench.device import world
-from bench.engine import FitResult, fit, load_weights, parameter_count, write_result
+from bench.engine import FitResult, fit, load_weights, parameter_count, save_tensors, write_result
 from bench.errors import BenchError
 from bench.experiment import Experiment, evaluator_config, method_config
 from bench.figures import translation_grid
-from bench.files import read_json, replace_atomically, write_json
+from bench.files import read_json, write_json
 from bench.prior import DensePrior, PriorTraining, build, from_file
 from bench.progress import Progress, warn
 from bench.translations import load_set, translate_set
@@ -60,7 +60,7 @@ def make_prior(experiment: Experiment, key: str) -> None:
     if config.weights:
         path = experiment.prior_file()
         prior = from_file(config, path, key)
-        replace_atomically(folder / "weights.pth", lambda temporary: torch.save(prior.net.state_dict(), temporary))
+        save_tensors(folder / "weights.pth", prior.net.state_dict())
         facts: dict[str, Any] = {"trained_by": f"file {path.name}"}
     else:
         prior, facts = _train_prior(experiment, folder, key)
@@ -85,7 +85,7 @@ def _train_prior(experiment: Experiment, folder: Path, key: str) -> tuple[DenseP
         PriorTraining(prior, config.lr), batches, settings, folder / "train", "train", experiment.seed, f"prior-{key}",
         experiment.device, Progress("prior", _quiet()), experiment.spec.options.log_interval,
     )  # fmt: skip
-    replace_atomically(folder / "weights.pth", lambda temporary: torch.save(prior.net.state_dict(), temporary))
+    save_tensors(folder / "weights.pth", prior.net.state_dict())
     held_out = [experiment.images(n, "val", size) for n in experiment.prior_names]
     auroc = prior_auroc(prior.to(experiment.device).eval(), held_out, experiment.device)
     facts = {
@@ -228,7 +228,7 @@ def score(experiment: Experiment, name: str, seed: int, test: str, evaluator: st
     cls, _ = method_config(experiment.spec.config, name)
     identity = {
         "method": name, "method_version": cls.version, "paper": cls.paper, "trained_by": "harness" if cls.stages else "none",
-        "config_fingerprint": experiment.train_key(name, seed),
+        "config_fingerprint": experiment.recipe_key(name),
         "warnings": trained.get("warnings", []),
         "cost": {k: trained.get(k) for k in ("iterations", "images_seen", "parameters", "precision", "seconds", "processes")}
         | {"train": trained.get("cost")},
@@ -309,8 +309,9 @@ def _record(
 ) -> dict[str, Any]:
     dataset = experiment.datasets[test]
     prior = None
-    if experiment.needs_prior():
-        facts = read_json(prior_folder(experiment, experiment.prior_key()) / "prior.json")
+    made = prior_folder(experiment, experiment.prior_key()) / "prior.json" if experiment.needs_prior() else None
+    if made and made.is_file():
+        facts = read_json(made)
         prior = {"id": facts["key"], "trained_by": facts["trained_by"], "arch": facts["arch"], "findings": facts["findings"]}
         prior["scores_with_it"] = uses_prior
     return {

@@ -7,12 +7,18 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from bench.files import canonical_json, digest
-from leaderboards.tables import Cell, Column, Record, Row, Table, tables
+from leaderboards.tables import TEST_FIELDS, TRAIN_FIELDS, Cell, Column, Record, Row, Table, tables
 
 MISSING = "\u2013"
 ARROWS = {"lower": " ↓", "higher": " ↑"}
 #: Longest confidence interval, in characters, that still goes into a cell.
 SHORT_CI = 18
+
+#: What the digest covers: results and what they depend on, not when or where they were computed.
+DIGESTED = (
+    *TEST_FIELDS, *TRAIN_FIELDS, "method", "method_version", "config_fingerprint", "seed",
+    "evaluator", "evaluator_version", "params", "scores", "status",
+)  # fmt: skip
 
 EXTRACTORS = {
     "inception": "FID and KID: Inception-v3 of 2015-12-05 through torch-fidelity, translated against real clear images.",
@@ -29,7 +35,8 @@ def leaderboard(records: Iterable[Record]) -> str:
     if not records:
         return "# Leaderboard\n\nNo records yet.\n"
     parts = ["# Leaderboard", *(_section(table) for table in tables(records))]
-    parts.append(f"{len(records)} records, digest `{digest(records)}`.")
+    results = sorted(([record.get(name) for name in DIGESTED] for record in records), key=canonical_json)
+    parts.append(f"{len(records)} records, digest `{digest(results)}`.")
     return "\n\n".join(parts) + "\n"
 
 
@@ -55,10 +62,11 @@ def _title(table: Table) -> str:
     c = table.context
     parts = [
         f"{c['dataset']} {c['split']}".strip(),
-        f"against {c['reference']}" if c["reference"] else "",
+        f"against {c['reference']} {c['reference_fingerprint'][:8]}".rstrip() if c["reference"] else "",
         f"trained on {c['train_dataset']}" if c["train_dataset"] else "",
         f"preset {c['preset']}" if c["preset"] else "",
         f"data {c['dataset_fingerprint'][:8]}",
+        f"direction {c['direction']}" if c["direction"] not in ("", "a2b") else "",
         *table.variants,
     ]
     return " · ".join(part for part in parts if part)

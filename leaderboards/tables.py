@@ -19,7 +19,7 @@ Record = Mapping[str, Any]
 #: The method that changes nothing: first row of every table, the mark that a translation has to beat.
 ORIGINAL = "original"
 #: Fields that must agree within a table ...
-TEST_FIELDS = ("schema", "dataset", "dataset_fingerprint", "reference", "split")
+TEST_FIELDS = ("schema", "dataset", "dataset_fingerprint", "reference", "reference_fingerprint", "split", "direction")
 #: ... and those that must agree for whatever was trained (``original`` was not, and stands in every table of its test set).
 TRAIN_FIELDS = ("train_dataset", "preset")
 
@@ -138,13 +138,15 @@ Variant = tuple[str, str]
 
 def _variant(record: Record) -> Variant:
     """(evaluator, hash of what its numbers depend on besides the images)."""
-    params = record.get("params") or {}
-    prior = _prior_id(record) if params.get("extractor") == "cxr" else ""
-    return _text(record.get("evaluator")), digest([params, prior, record.get("evaluator_version")])
+    parts = [record.get("params") or {}, _prior_id(record), record.get("evaluator_version")]
+    return _text(record.get("evaluator")), digest(parts)
 
 
 def _prior_id(record: Record) -> str:
-    return _text((record.get("prior") or {}).get("id"))
+    """The classifier that the record's numbers rest on; empty where the evaluator did not use it."""
+    prior = record.get("prior") or {}
+    used = prior.get("scores_with_it", (record.get("params") or {}).get("extractor") == "cxr")
+    return _text(prior.get("id")) if used else ""
 
 
 def _split(records: Sequence[Record]) -> list[tuple[list[str], list[Record]]]:
@@ -176,8 +178,9 @@ def _split(records: Sequence[Record]) -> list[tuple[list[str], list[Record]]]:
 
 def _describe(record: Record) -> str:
     params = ", ".join(f"{name}={value}" for name, value in sorted((record.get("params") or {}).items()))
-    prior = f", prior {_prior_id(record)}" if (record.get("params") or {}).get("extractor") == "cxr" else ""
-    return f"{record.get('evaluator')} ({params}{prior})"
+    version = f"version={record['evaluator_version']}" if record.get("evaluator_version") is not None else ""
+    prior = f"prior={_prior_id(record)}" if _prior_id(record) else ""
+    return f"{record.get('evaluator')} ({', '.join(part for part in (version, params, prior) if part)})"
 
 
 def _table(group: tuple[str, ...], variants: list[str], records: Sequence[Record]) -> Table:
@@ -190,14 +193,14 @@ def _table(group: tuple[str, ...], variants: list[str], records: Sequence[Record
     lead = next((c for c in columns if c.primary and c.sign and any(c.key in row.cells for row in rows)), None)
     scored = [r for r in records if r.get("status") == "ok"]
     extractors = {((r.get("params") or {}).get("extractor"), _prior_id(r)) for r in scored}
-    priors = {canonical_json(r["prior"]): r["prior"] for r in records if r.get("prior")}
+    priors = {_text(r["prior"].get("id")): r["prior"] for r in records if r.get("prior")}
     return Table(
         context=dict(zip((*TEST_FIELDS, *TRAIN_FIELDS), group, strict=True)),
         variants=tuple(variants),
         columns=columns,
         rows=tuple(sorted(rows, key=lambda row: _rank(row, lead))),
         notes=_notes(columns, by_method),
-        extractors=tuple(sorted({(kind, prior if kind == "cxr" else "") for kind, prior in extractors if kind})),
+        extractors=tuple(sorted((kind, prior) for kind, prior in extractors if kind)),
         priors=tuple(priors[key] for key in sorted(priors)),
     )
 

@@ -47,10 +47,8 @@ class OursConfig:
         mask_penalty: ``paper`` (equations 2 and 3) or ``acl_gan`` (that method's own, with weight `acl_mask_w`).
         style: ``fixed`` translates with one style drawn from `style_seed`; ``random`` draws one per image from its seed.
         *_w: loss weights; `acl_w` multiplies `adv_w` (0 leaves the consistency discriminator out), `style_w` `feature_w`.
-        upper, kappa: free mask area and scale of equation 2.
-        repulsion_*: equation 3; `repulsion_tanh` reads the centre in [-1, 1] instead of [0, 1].
-        phi_size: side to which images are resized for the classifier.
-        phi_relu: align features after the last ReLU (as the classifier pools them) or before it.
+        upper, kappa, repulsion_*: equations 2 and 3; `repulsion_tanh` reads the centre in [-1, 1] instead of [0, 1].
+        phi_size, phi_relu: side of the classifier's input; align features after its last ReLU (which it pools) or before.
         lca_threshold: source probability above which a finding counts as present.
         lr, beta1, beta2, weight_decay: Adam, both optimizers. For short runs (below 5e4 iterations) take betas 0.5, 0.999.
         lr_decay, lr_decay_every: factor on the learning rate after every such share of the run (1e5 of 2.5e5 iterations).
@@ -125,10 +123,9 @@ class Ours(Method):
     def __init__(self, config: OursConfig, channels: int, prior: Prior | None = None) -> None:
         """Build two generators (G_A = `gen_ab`, G_B = `gen_ba`) and the discriminators of domains and of pairs."""
         super().__init__(config, channels)
-        c: OursConfig = config
+        c, shape = config, (config.disc_width, config.disc_layers, config.disc_scales, config.disc_init)
         sizes = {"width": c.width, "n_res": c.n_res, "downsamples": c.downsamples}
         generator = partial(StyleGenerator, channels, channels + c.aaspm, style_dim=c.style_dim, mlp_dim=c.mlp_dim, **sizes)
-        shape = (c.disc_width, c.disc_layers, c.disc_scales, c.disc_init)
         self.gen_ab, self.gen_ba = generator(), generator()
         self.disc = nn.ModuleDict({d: MultiScaleDiscriminator(channels, *shape) for d in "ab"})
         loops = "" if c.acl_w == 0 else "ab" if c.symmetric else "a"
@@ -170,9 +167,8 @@ class Ours(Method):
 
     def step(self, batch: Batch, optim: OptimWrappers, stage: str) -> Terms:
         """One update of the discriminators, then one of the generators, from one forward through the generators."""
-        source = {"a": batch.opacity, "b": batch.clear}
+        source, log = {"a": batch.opacity, "b": batch.clear}, Terms()
         made = self._generate(batch)
-        log: Terms = {}
         optim["D"].update_params(self._discriminator_loss(source, made, log))
         # Frozen weights also bypass autocast's cache of cast weights, which would still hold those before the update.
         with frozen(self.disc, self.disc_pair):
@@ -191,9 +187,8 @@ class Ours(Method):
         draws = {s: torch.randn(self.config.style_dim, generator=torch.Generator().manual_seed(s)) for s in set(seeds)}
         return self._blend(generator(images, torch.stack([draws[s] for s in seeds]).to(images.device)), images)
 
-    # ---- one forward through the generators --------------------------------------------------------------------------
-
     def _generate(self, batch: Batch) -> Generated:
+        """The one forward through the generators."""
         a, b, c = batch.opacity, batch.clear, self.config
 
         def z(name: str) -> Tensor:
@@ -236,8 +231,6 @@ class Ours(Method):
         mask = (raw[:, self.channels :] + 1) / 2
         return Translation(mask * image + (1 - mask) * background, mask)
 
-    # ---- losses ------------------------------------------------------------------------------------------------------
-
     def _discriminator_loss(self, source: Mapping[str, Tensor], made: Generated, log: Terms) -> Tensor:
         for domain, roles in self.roles.items():
             real, *fakes = judge(self.disc[domain], [source[domain], *(made[domain][r].image.detach() for r in roles)])
@@ -253,19 +246,17 @@ class Ours(Method):
 
     def _judge_pairs(self, source: Mapping[str, Tensor], made: Generated, detach: bool) -> tuple[list[Tensor], list[Tensor]]:
         """Maps of the consistency discriminators (of all loops) on (x, stayed) and on (x, went and came back)."""
-        stayed: list[Tensor] = []
-        returned: list[Tensor] = []
+        stayed, returned = list[Tensor](), list[Tensor]()
         for domain, disc in self.disc_pair.items():
             images = [made[domain][role].image for role in ("intra", "back")]
             maps = judge(disc, [torch.cat([source[domain], i.detach() if detach else i], dim=1) for i in images])
-            stayed += maps[0]
-            returned += maps[1]
+            stayed, returned = stayed + maps[0], returned + maps[1]
         return stayed, returned
 
     def _generator_loss(self, source: Mapping[str, Tensor], made: Generated, log: Terms) -> Tensor:
         """Equation 8; the log gets the unweighted terms."""
         for domain, roles in self.roles.items():
-            terms = [losses.lsgan(m, 1) for m in judge(self.disc[domain], [made[domain][r].image for r in roles])]
+            terms = [losses.lsgan(maps, 1) for maps in judge(self.disc[domain], [made[domain][r].image for r in roles])]
             log[f"g_adv_{domain}"] = torch.stack([ROLE_WEIGHT[r] * t for r, t in zip(roles, terms, strict=True)]).sum()
         if self.disc_pair:
             stayed, returned = self._judge_pairs(source, made, detach=False)
@@ -291,8 +282,7 @@ class Ours(Method):
             shape = (c.repulsion_centre, c.repulsion_height, c.repulsion_eps, c.repulsion_tanh)
             log["upper"] = torch.stack([losses.mask_upper(mask, c.upper, c.kappa) for mask in punished]).mean()
             log["repulsion"] = torch.stack([losses.mask_repulsion(mask, *shape) for mask in punished]).mean()
-        # A mask that collapsed to nothing shows here first: G_A's on x_A, and G_B's on what it takes to the opacity domain.
-        log["mask_a"] = masks["b", "fake"].mean()
+        log["mask_a"] = masks["b", "fake"].mean()  # of G_A on x_A, then of G_B: a mask that collapsed shows here first
         log["mask_b"] = masks["a", "fake" if c.symmetric else "back"].mean()
 
     def _alignment_terms(self, source: Mapping[str, Tensor], made: Generated, log: Terms, prior: Prior) -> None:

@@ -61,12 +61,11 @@ def save_png(path: Path, pixels: npt.NDArray[Any]) -> None:
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a csv file, gzipped where the name ends so."""
-    text = [",".join(header)]
-    buffer: list[str] = []
+    lines = [",".join(header)]
     for row in rows:
         cells = ["" if cell is None else str(cell) for cell in row]
-        buffer.append(",".join(f'"{c}"' if "," in c else c for c in cells))
-    data = ("\n".join(text + buffer) + "\n").encode()
+        lines.append(",".join(f'"{c}"' if "," in c else c for c in cells))
+    data = ("\n".join(lines) + "\n").encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
 

@@ -294,3 +294,14 @@ def test_whole_file_with_a_cut_stream_is_refused(tmp_path: Path, syntax: str) ->
     dataset.save_as(path)
     with pytest.raises(DataError, match=r"cut\.dcm: "):
         read_dicom(path)
+
+
+@pytest.mark.parametrize("change", [{"Columns": 65}, {"Rows": 2}, {"SamplesPerPixel": 3}])
+def test_lossless_stream_that_contradicts_its_header_is_refused(tmp_path: Path, change: dict[str, int]) -> None:
+    path = write_dicom(tmp_path / "odd.dcm", chest(3), "lossless")
+    dataset = pydicom.dcmread(path)
+    for name, value in change.items():
+        setattr(dataset, name, value)
+    dataset.save_as(path)
+    with pytest.raises(DataError, match=r"odd\.dcm: the pixel data is damaged"):
+        read_dicom(path)

@@ -85,7 +85,9 @@ def test_relative_change_is_a_ratio_of_patient_means(tmp_path: Path) -> None:
 
 def test_change_is_against_the_input_and_error_against_the_truth(tmp_path: Path) -> None:
     source, truth = toy()
-    grainy = images(source.domains, image=source.bytes() + np.uint8(5), counterpart=truth, opacity=source.raw(plane="opacity"))
+    grainy = images(
+        source.domains, image=source.bytes() + np.uint8(5), counterpart=truth, opacity=source.raw(plane="opacity")
+    )
     scores = Faithfulness().score(job(images(source.domains, image=grainy.bytes()), grainy, tmp_path))
     assert scores["change_out"].value == 0.0
     assert scores["mae_out"].value == pytest.approx(5 / 255)

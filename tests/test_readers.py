@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -237,7 +236,7 @@ def test_ids_that_differ_in_case_only_are_refused(tmp_path: Path) -> None:
 
 # real data, where it is at hand
 
-REAL = Path(os.environ.get("CXR_BENCH_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
+REAL = Path(__file__).parents[2] / "shared" / "data"
 
 
 def real(name: str) -> Report:

@@ -97,6 +97,8 @@ def inspect(reader: Reader, decode: bool = True, workers: int = 2, progress: Pro
                     progress(done, len(records))
     else:
         sound = records
+    broken = {problem.where for problem in problems if problem.fatal}
+    problems = [problem for problem in problems if problem.fatal or problem.where not in broken]
     domains = Counter(record.domain for record in sound)
     if sound:
         problems += [

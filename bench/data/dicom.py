@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import struct
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +14,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pydicom
+from pydicom.encaps import get_frame
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels.processing import apply_color_lut, apply_rescale, apply_windowing
 from pydicom.pixels.utils import pixel_array
-from pydicom.uid import JPEG2000, JPEG2000Lossless, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGTransferSyntaxes
+from pydicom.uid import (
+    JPEG2000,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    JPEGTransferSyntaxes,
+)
 
 from bench.data.contract import FloatImage
 from bench.data.tables import one_line, parse_age, parse_sex, parse_view
@@ -29,7 +43,10 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"pydicom\b")
 LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 #: Pillow decodes baseline JPEG about five times faster than gdcm, and unlike it refuses streams that are cut off.
-_PLUGINS = {JPEGBaseline8Bit: "pillow", JPEG2000: "pylibjpeg", JPEG2000Lossless: "pylibjpeg"}
+_PLUGINS = {JPEGBaseline8Bit: "pillow", JPEGExtended12Bit: "pillow", JPEG2000: "pylibjpeg", JPEG2000Lossless: "pylibjpeg"}
+
+#: Streams that only gdcm can decode, with the JPEG marker that starts their frame.
+_FRAME_MARKERS = {JPEGLossless: 0xC3, JPEGLosslessSV1: 0xC3, JPEGLSLossless: 0xF7, JPEGLSNearLossless: 0xF7}
 
 _HEADER_TAGS = ["ViewPosition", "PatientSex", "PatientAge", "Rows", "Columns"]
 
@@ -51,14 +68,15 @@ def read_header(path: Path) -> Header:
     Raises:
         DataError: not a DICOM file.
     """
-    dataset = _open(path, stop_before_pixels=True, specific_tags=_HEADER_TAGS)
-    return Header(
-        view=parse_view(_text(dataset, "ViewPosition")),
-        sex=parse_sex(_text(dataset, "PatientSex")),
-        age=parse_age(_text(dataset, "PatientAge")),
-        rows=int(_text(dataset, "Rows") or 0),
-        columns=int(_text(dataset, "Columns") or 0),
-    )
+    with _damage_named(path):
+        dataset = _open(path, stop_before_pixels=True, specific_tags=_HEADER_TAGS)
+        return Header(
+            view=parse_view(_text(dataset, "ViewPosition")),
+            sex=parse_sex(_text(dataset, "PatientSex")),
+            age=parse_age(_text(dataset, "PatientAge")),
+            rows=int(_text(dataset, "Rows") or 0),
+            columns=int(_text(dataset, "Columns") or 0),
+        )
 
 
 def read_dicom(path: Path) -> tuple[FloatImage, int]:
@@ -74,6 +92,22 @@ def read_dicom(path: Path) -> tuple[FloatImage, int]:
     Raises:
         DataError: truncated, no pixels, several frames or a compression that cannot be decoded; the message names the file.
     """
+    with _damage_named(path):
+        return _read(path)
+
+
+@contextlib.contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """Turn whatever pydicom raises on damaged elements, at any access to one, into an error that names the file."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"{path}: the DICOM header is damaged ({one_line(error)}). Download it again.") from error
+
+
+def _read(path: Path) -> tuple[FloatImage, int]:
     dataset = _open(path)
     if "PixelData" not in dataset:
         # pydicom drops a compressed image whose end is missing, so that both cases look alike but for the header.
@@ -84,11 +118,7 @@ def read_dicom(path: Path) -> tuple[FloatImage, int]:
     if frames > 1:
         raise DataError(f"{path}: DICOM file with {frames} frames; only single radiographs can be used. Remove it.")
     stored = _stored(dataset, path)
-    try:
-        values = _display(stored, dataset)
-    except Exception as error:  # a broken LUT or header value surfaces as almost any exception inside pydicom
-        raise DataError(f"{path}: the DICOM header does not describe its pixels ({one_line(error)}).") from error
-    return values, min(max(int(dataset.BitsStored), 8), 16)
+    return _display(stored, dataset), min(max(int(dataset.BitsStored), 8), 16)
 
 
 def _open(path: Path, **options: Any) -> pydicom.FileDataset:
@@ -116,6 +146,8 @@ def _stored(dataset: pydicom.FileDataset, path: Path) -> npt.NDArray[Any]:
         raise DataError(f"{path}: 12-bit lossy JPEG cannot be decoded. Convert it: `dcmdjpeg {path.name} out.dcm` (DCMTK).")
     if syntax.is_compressed and not _complete(dataset, syntax):
         raise DataError(f"{path}: the DICOM file is cut off (no end of image). Download it again.")
+    if syntax in _FRAME_MARKERS and not _sound(dataset, _FRAME_MARKERS[syntax]):
+        raise DataError(f"{path}: the pixel data is damaged (its JPEG markers make no sense). Download it again.")
     try:
         return pixel_array(dataset, decoding_plugin=_PLUGINS.get(syntax, ""))
     except NotImplementedError as error:
@@ -134,6 +166,33 @@ def _stored(dataset: pydicom.FileDataset, path: Path) -> npt.NDArray[Any]:
 def _complete(dataset: pydicom.Dataset, syntax: pydicom.uid.UID) -> bool:
     """Whether a compressed stream reaches its end marker; gdcm fills the rest of a cut image with grey without a word."""
     return syntax not in JPEGTransferSyntaxes or b"\xff\xd9" in bytes(dataset.PixelData[-64:])
+
+
+def _sound(dataset: pydicom.Dataset, frame_marker: int) -> bool:
+    """Whether the markers of a stream fit the DICOM header: gdcm ends the whole process on streams that do not."""
+    try:
+        stream = get_frame(dataset.PixelData, 0, number_of_frames=1)
+        frames, at = 0, 2
+        while stream[at] == 0xFF and stream[at + 1] != 0xDA:  # segments up to the start of scan
+            marker, length = stream[at + 1], int.from_bytes(stream[at + 2 : at + 4], "big")
+            if marker == frame_marker:
+                frames += 1
+                precision, *shape = struct.unpack_from(">BHHB", stream, at + 4)
+                allocated = 8 if precision <= 8 else 16
+                if shape != [dataset.Rows, dataset.Columns, dataset.SamplesPerPixel] or allocated != dataset.BitsAllocated:
+                    return False
+            elif 0xC0 <= marker < 0xDB and marker != 0xC4:  # another process, or restart markers where none belong
+                return False
+            at += 2 + length
+        start, components = int.from_bytes(stream[at + 2 : at + 4], "big"), stream[at + 4]
+        predictor = stream[at + 5 + 2 * components]
+        # Inside the scan there are only stuffing, restarts and the end.
+        legal = rb"\x00\xd0-\xd7\xd9\xff" if frame_marker == 0xC3 else rb"\x00-\x7f\xd9\xff"
+        strange = re.search(rb"\xff[^" + legal + rb"]", stream[at + 2 + start :])
+        sane = frame_marker != 0xC3 or (1 <= predictor <= 7 and components == dataset.SamplesPerPixel)
+        return stream[:2] == b"\xff\xd8" and stream[at : at + 2] == b"\xff\xda" and frames == 1 and sane and not strange
+    except (IndexError, ValueError, struct.error, AttributeError):
+        return False
 
 
 def _display(stored: npt.NDArray[Any], dataset: pydicom.Dataset) -> FloatImage:

@@ -15,6 +15,10 @@ from bench.data.dicom import LUMINANCE, read_dicom, read_header
 from bench.data.tables import one_line
 from bench.errors import DataError
 
+# Large radiographs are legal (bombs still raise), and what is wrong with a file is told by its decoding, not by warnings.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning, module=r"PIL\b")
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\b")
+
 FORMATS = ("PNG", "JPEG", "GIF", "TIFF", "BMP")
 
 _TIFF_BITS, _TIFF_PHOTOMETRIC = 258, 262
@@ -170,9 +174,7 @@ def doubts(image: FloatImage) -> str:
 
 def _open(path: Path) -> Image.Image:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large radiographs are legal; bombs still raise
-            return Image.open(path, formats=FORMATS)
+        return Image.open(path, formats=FORMATS)
     except FileNotFoundError as error:
         raise DataError(f"{path}: the file does not exist.") from error
     except UnidentifiedImageError as error:

@@ -123,7 +123,7 @@ def read_img(path: Path) -> FloatImage:
     """
     size = path.stat().st_size
     if size != SIDE * SIDE * 2:
-        raise DataError(f"{path}: {size} bytes; a JSRT film has exactly {SIDE * SIDE * 2} (2048x2048, 16 bits).")
+        raise DataError(f"{path}: {size} bytes; a JSRT film has {SIDE * SIDE * 2} (2048x2048, 16 bits). Download it again.")
     values = np.fromfile(path, dtype=">u2").reshape(SIDE, SIDE)
     if values.max() > DEEPEST:
         raise DataError(f"{path}: holds {values.max()}, more than 12 bits; a JSRT film is big-endian. Download it again.")

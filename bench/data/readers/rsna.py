@@ -172,7 +172,7 @@ class Rsna(FileReader):
     def _headers(
         self, usable: Mapping[str, str], files: Mapping[str, str], boxes: Mapping[str, object]
     ) -> tuple[dict[str, Header], list[Problem]]:
-        """Headers of the images that can be opened. Of pictures only those with boxes are opened, for their size."""
+        """Headers, unknown where unreadable. Of pictures only those with boxes are opened, for their size."""
 
         def read(image: str) -> Header | DataError:
             path = self.root / IMAGES / files[image]
@@ -186,9 +186,11 @@ class Rsna(FileReader):
 
         with ThreadPoolExecutor(2) as pool:
             answers = dict(zip(usable, pool.map(read, usable, chunksize=64), strict=True))
+        # Not fatal here: decoding meets the same file and decides, so that corrupt images can be left out on request.
         problems = [
-            Problem(f"{IMAGES}/{files[i]}", str(a).removeprefix(f"{self.root / IMAGES / files[i]}: "))
+            Problem(f"{IMAGES}/{files[i]}", str(a).removeprefix(f"{self.root / IMAGES / files[i]}: "), fatal=False)
             for i, a in answers.items()
             if isinstance(a, DataError)
         ]
-        return {i: a for i, a in answers.items() if isinstance(a, Header)}, problems
+        unknown = Header("", "", None, FRAME, FRAME)
+        return {i: a if isinstance(a, Header) else unknown for i, a in answers.items()}, problems

@@ -65,13 +65,13 @@ class Chest:
         supine = shot.view == "AP"
         self.scale = s
         self.half_width = Profile(
-            {-17: 3.6, -14: 5.9, -12: 8.3, -9: 10.5, -5: 12.2, 0: 13.3, 5: 13.9, 10: 14.0, 15: 13.7}, b
+            {-18: 5.0, -14: 8.2, -12: 9.6, -9: 11.1, -5: 12.5, 0: 13.4, 5: 13.9, 10: 14.0, 15: 13.7}, b
         )
         self.half_depth = Profile({-16: 4.0, -13: 5.2, -8: 7.2, -2: 8.6, 5: 9.3, 14: 9.4}, d)
         self.middle = Profile({-16: -3.0, -12: -2.4, -6: -0.9, 0: 0.0, 14: 0.3}, d)
         wide = (1.12 if supine else 1.0) * s
-        self.mediastinum_left = Profile({-20: 4.2, -13: 3.9, -9: 3.5, -3: 3.4, 2: 3.4, 14: 3.0}, wide)
-        self.mediastinum_right = Profile({-20: 4.2, -13: 3.6, -10: 3.2, -6: 3.5, -3: 3.5, 0: 3.4, 14: 2.8}, wide)
+        self.mediastinum_left = Profile({-20: 3.6, -13: 3.3, -9: 3.2, -3: 3.4, 2: 3.4, 14: 3.0}, wide)
+        self.mediastinum_right = Profile({-20: 3.6, -13: 3.1, -10: 3.0, -6: 3.5, -3: 3.5, 0: 3.4, 14: 2.8}, wide)
         drop = 3.2 * (1 - shot.inspiration)
         self.dome_tops = (7.6 * s + body.domes[0] - drop, 9.0 * s + body.domes[1] - drop)  # right, left
         self.apex = -14.6 * s
@@ -112,6 +112,9 @@ class Chest:
         front = self.middle(yf) + self.half_depth(yf) * np.maximum(1 - np.abs(xf / self.half_width(yf)) ** 2.4, 0) ** 0.4167
         back = self.middle(yb) - self.half_depth(yb) * np.maximum(1 - np.abs(xb / self.half_width(yb)) ** 2.4, 0) ** 0.4167
         inside = u > 0
+        # corrected ends meet at the silhouette, which is that of the middle plane
+        close = np.clip(u / np.float32(0.08), 0, 1) ** np.float32(0.4)
+        front, back = middle + (front - middle) * close, middle + (back - middle) * close
         return np.where(inside, back, 0), np.where(inside, np.maximum(front, back), 0)
 
     def caps(self, rays: Rays) -> Interval:

@@ -26,7 +26,7 @@ def _ribs(splat: Splat, chest: Chest) -> None:
     s = chest.scale
     head = (-14.2 + 2.36 * number + rng.normal(0, 0.12, 12)) * s
     fall = np.interp(number, [0, 1, 3, 6, 8, 11], [4.8, 7.2, 10.2, 12.4, 12.0, 8.0]) * chest.body.rib_slope * s
-    end = np.interp(number, [0, 1, 6, 9, 10, 11], [0.74, 0.77, 0.80, 0.74, 0.52, 0.36])
+    end = np.interp(number, [0, 1, 6, 9, 10, 11], [0.72, 0.76, 0.80, 0.74, 0.52, 0.36])
     count = max(48, int(38 * s / splat.step))
     curves, inward = [], []
     for side in (-1, 1):
@@ -74,7 +74,13 @@ def _clavicle(splat: Splat, chest: Chest, side: int) -> None:
         [13.0, y - 1.9 - 0.8 * lift, 1.0], [15.6, y - 1.7 - lift, -0.5],
     ]  # fmt: skip
     scaled = [[side * x * s, v * s, z * s] for x, v, z in points]
-    _hollow(splat, chest, scaled, [0.65 * s, 0.86 * s, 0.72 * s, 0.65 * s, 0.75 * s, 0.7 * s], 0.16)
+    _hollow(
+        splat,
+        chest,
+        scaled,
+        [0.3 * s, 0.8 * s, 0.85 * s, 0.76 * s, 0.7 * s, 0.66 * s, 0.65 * s, 0.7 * s, 0.75 * s, 0.75 * s, 0.5 * s],
+        0.16,
+    )
 
 
 def _scapula(splat: Splat, chest: Chest, side: int) -> None:
@@ -107,7 +113,8 @@ def arm_axis(chest: Chest, side: int) -> list[list[float]]:
 
 def _arm(splat: Splat, chest: Chest, side: int) -> None:
     axis = arm_axis(chest, side)
-    _hollow(splat, chest, axis, [0.8 * chest.scale, 1.25 * chest.scale, 1.15 * chest.scale, 1.1 * chest.scale], 0.25)
+    radii = np.interp(np.linspace(0, 1, 40), [0, 0.04, 0.3, 1], [0.6, 1.3, 1.2, 1.1]) * chest.scale  # rounded at the joint
+    _hollow(splat, chest, axis, radii.tolist(), 0.25)
 
 
 def joint_chords(chest: Chest, rays: Rays) -> Floats:

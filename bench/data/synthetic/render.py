@@ -19,7 +19,7 @@ from bench.data.synthetic.spec import Case, Shot, generator
 from bench.data.synthetic.texture import fractal
 
 #: Added attenuation that counts as a full opacity (strength 1), and the strength below which the map is zero.
-FULL, LEAST = 1.2, 0.04
+FULL, LEAST = 1.2, 0.02
 #: Strength from which a pixel belongs to the opacity's region, and the share of the image below which a part of it gets no
 #: box (the largest part always does).
 REGION, SMALLEST = 0.1, 0.0015
@@ -107,8 +107,9 @@ def _detect(shot: Shot, view: Camera, clear: Floats, added: Floats, lungs: Lungs
 def _signal(shot: Shot, view: Camera, attenuation: Floats) -> Floats:
     """Logarithm of open field over detected quanta, scatter included (no unit)."""
     primary = np.exp(-attenuation)
-    scatter = gaussian_filter(np.minimum(primary, 0.25), 4.5 / view.pixel, truncate=2.5)
-    signal: Floats = -np.log(primary + np.float32(0.7 * shot.scatter) * scatter + np.float32(2e-4))
+    # thick tissue scatters most of what enters it, so beyond a thin layer the source of scatter no longer grows
+    scatter = gaussian_filter(np.minimum(primary, 0.05), 5.0 / view.pixel, truncate=2.5)
+    signal: Floats = -np.log(primary + np.float32(1.7 * shot.scatter) * scatter + np.float32(2e-4))
     return signal
 
 
