@@ -41,7 +41,9 @@ class TranslationBatches:
         """What `Method.step` gets."""
         draws = Draws(self.seed, raw["step"], raw["start"], raw["count"], raw["total"], device)
         images = {
-            domain: to_model(raw[domain], self.size, draws, self.augment, device, name=domain).expand(-1, self.channels, -1, -1)
+            domain: to_model(raw[domain], self.size, draws, self.augment, device, name=domain).expand(
+                -1, self.channels, -1, -1
+            )
             for domain in ("opacity", "clear")
         }
         extra = {

@@ -57,8 +57,10 @@ def _check_class(name: str, cls: type) -> None:
     if not cls.directions or set(cls.directions) - {"a2b", "b2a"}:
         raise ContractError(f"method '{name}': directions must be among 'a2b' and 'b2a', not {cls.directions}.")
     missing = sorted(cls.__abstractmethods__) if hasattr(cls, "__abstractmethods__") else []
-    parts = (("translate",) if not cls.stages else ("optimizers", "step", "translate"))
-    missing += [p for p in parts if getattr(cls, p) is getattr(Method, p, None) or getattr(cls, p) is getattr(Trainable, p, None)]
+    parts = ("translate",) if not cls.stages else ("optimizers", "step", "translate")
+    missing += [
+        p for p in parts if getattr(cls, p) is getattr(Method, p, None) or getattr(cls, p) is getattr(Trainable, p, None)
+    ]
     if missing:
         raise ContractError(f"method '{name}': {', '.join(dict.fromkeys(missing))} must be defined.")
 
@@ -85,13 +87,19 @@ def _check_training(name: str, method: Method, channels: int) -> None:
     if not all(math.isfinite(f) and f >= 0 for f in factors):
         raise ContractError(f"method '{name}': lr_factor must be finite and not negative.")
     opacity, clear = _images(channels)
-    extra = {f"lung_mask_{d}": torch.ones(_BATCH, 1, SIZE, SIZE) for d in ("opacity", "clear")} if "lung_mask" in method.needs else {}
+    extra = (
+        {f"lung_mask_{d}": torch.ones(_BATCH, 1, SIZE, SIZE) for d in ("opacity", "clear")}
+        if "lung_mask" in method.needs
+        else {}
+    )
     method.train()
     for stage in method.stages:
         for step in range(2):
             losses = method.step(Batch(opacity, clear, Draws(0, step, 0, _BATCH, _BATCH), dict(extra)), optim, stage)
             if not isinstance(losses, dict) or not losses:
-                raise ContractError(f"method '{name}': step must return a dict of scalar losses, not {type(losses).__name__}.")
+                raise ContractError(
+                    f"method '{name}': step must return a dict of scalar losses, not {type(losses).__name__}."
+                )
             for key, value in losses.items():
                 if not isinstance(value, torch.Tensor) or value.numel() != 1 or value.requires_grad:
                     raise ContractError(f"method '{name}': step's '{key}' must be a detached scalar tensor.")
@@ -100,7 +108,9 @@ def _check_training(name: str, method: Method, channels: int) -> None:
     for key, optimizer in optimizers.items():
         now = [p for g in optimizer.param_groups for p in g["params"]]
         if all(torch.equal(a, b) for a, b in zip(before[key], now, strict=True)):
-            raise ContractError(f"method '{name}': two steps changed nothing under optimizer '{key}'; step must call update_params.")
+            raise ContractError(
+                f"method '{name}': two steps changed nothing under optimizer '{key}'; step must call update_params."
+            )
     state = {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in method.state_dict().items()}
     method.load_state_dict(state)
 

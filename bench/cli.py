@@ -36,7 +36,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         if "invalid choice: '" in message:
-            word = message.split("invalid choice: '")[1].split("'")[0]
+            word = message.split("invalid choice: '")[1].split("'", maxsplit=1)[0]
             known = message.split("choose from ")[1].rstrip(")").replace("'", "").split(", ")
             message = f"unknown word '{word}'.{did_you_mean(word, known)} Known: {', '.join(known)}."
         known = [o for a in self._actions for o in a.option_strings if o.startswith("--")]
@@ -75,7 +75,10 @@ def _main(arguments: list[str]) -> int:
 
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             where = f" ({error.filename})" if error.filename else ""
-            print(f"error: {error.strerror}{where}. Free space or choose another --runs DIR; finished work is kept.", file=sys.stderr)
+            print(
+                f"error: {error.strerror}{where}. Free space or choose another --runs DIR; finished work is kept.",
+                file=sys.stderr,
+            )
             return 1
         raise
     finally:
@@ -112,7 +115,9 @@ def build_parser() -> argparse.ArgumentParser:
     _experiment(run)
     run.add_argument("--seeds", default="0", metavar="0,1,2", help="one training each (default 0)")
     run.add_argument("--dry-run", action="store_true", help="print the plan and stop")
-    run.add_argument("--force", choices=("train", "translate", "score"), default="", help="do a stage again, and all after it")
+    run.add_argument(
+        "--force", choices=("train", "translate", "score"), default="", help="do a stage again, and all after it"
+    )
     run.add_argument("--json", action="store_true", help="with --dry-run: the plan as JSON")
 
     score = add("score", _score, "bench score --images out/ --as my-gan --on rsna --data rsna=/data/rsna --suite fidelity")
@@ -128,7 +133,9 @@ def build_parser() -> argparse.ArgumentParser:
     translate.add_argument("input", metavar="INPUT", help="a folder, or a file: DICOM, PNG, JPEG")
     translate.add_argument("--out", required=True, metavar="DIR", help="where images/ and masks/ go")
     translate.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
-    translate.add_argument("--import", dest="imports", action="append", default=[], metavar="FILE", help="the file that defines the method")
+    translate.add_argument(
+        "--import", dest="imports", action="append", default=[], metavar="FILE", help="the file that defines the method"
+    )
 
     listing = add("list", _list, "bench list methods")
     listing.add_argument(
@@ -162,7 +169,9 @@ def build_parser() -> argparse.ArgumentParser:
     check.add_argument("--import", dest="imports", action="append", default=[], metavar="FILE")
 
     assets = add("assets", _assets, "bench assets")
-    assets.add_argument("--assets", action="append", default=[], metavar="DIR", help="folder to search, before the usual ones")
+    assets.add_argument(
+        "--assets", action="append", default=[], metavar="DIR", help="folder to search, before the usual ones"
+    )
 
     board = add("leaderboard", _leaderboard, "bench leaderboard runs --out leaderboard.md")
     board.add_argument("runs", nargs="*", default=["runs"], metavar="RUNS", help="results folders (default: runs)")
@@ -177,19 +186,38 @@ def _suite(parser: argparse.ArgumentParser) -> None:
 def _experiment(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", default="quick", help="quick (default), small or paper; see: bench list presets")
     parser.add_argument("--config", default=None, metavar="FILE", help="YAML file merged over the preset")
-    parser.add_argument("--set", dest="sets", action="append", default=[], metavar="KEY=VALUE", help="override one key; may be repeated")
     parser.add_argument(
-        "--data", action="append", default=[], metavar="NAME=PATH", help="dataset; may be repeated (default: the embedded ones)"
+        "--set", dest="sets", action="append", default=[], metavar="KEY=VALUE", help="override one key; may be repeated"
     )
-    parser.add_argument("--train-on", default="", metavar="NAME", help="dataset to train on (default: the first with both domains)")
+    parser.add_argument(
+        "--data",
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="dataset; may be repeated (default: the embedded ones)",
+    )
+    parser.add_argument(
+        "--train-on", default="", metavar="NAME", help="dataset to train on (default: the first with both domains)"
+    )
     parser.add_argument("--runs", default="runs", metavar="DIR", help="results folder (default: runs)")
-    parser.add_argument("--cache", default="", metavar="DIR", help="decoded images and features (default: $BENCH_CACHE or RUNS/cache)")
-    parser.add_argument("--import", dest="imports", action="append", default=[], metavar="FILE", help="file that registers a method or evaluator")
+    parser.add_argument(
+        "--cache", default="", metavar="DIR", help="decoded images and features (default: $BENCH_CACHE or RUNS/cache)"
+    )
+    parser.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="file that registers a method or evaluator",
+    )
     parser.add_argument("--assets", action="append", default=[], metavar="DIR", help="folder searched for weight files")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
     parser.add_argument("--threads", type=_natural, default=0, help="compute threads (default: all cores)")
     parser.add_argument("--workers", type=_positive, default=max(1, min(8, os.cpu_count() or 1)), help="decoding processes")
-    parser.add_argument("--log-interval", type=_positive, default=10, metavar="STEPS", help="training steps between log lines")
+    parser.add_argument(
+        "--log-interval", type=_positive, default=10, metavar="STEPS", help="training steps between log lines"
+    )
 
 
 def _at_least(least: int, text: str) -> int:
@@ -280,7 +308,10 @@ def _run(options: argparse.Namespace) -> int:
     print(f"leaderboard  {board}")
     if outcome.failed:
         titles = "; ".join(f"{s.kind} {s.title}" for s in outcome.failed)
-        print(f"error: {len(outcome.failed)} stages not done: {titles}. The rest is kept; run the same command again.", file=sys.stderr)
+        print(
+            f"error: {len(outcome.failed)} stages not done: {titles}. The rest is kept; run the same command again.",
+            file=sys.stderr,
+        )
         return 1
     return 0
 

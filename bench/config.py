@@ -149,7 +149,9 @@ def load(preset: str, file: str | None = None, sets: list[str] | None = None) ->
         UsageError: unknown preset, unreadable file, unknown key (naming the nearest) or a value of the wrong type.
     """
     if preset not in preset_names():
-        raise UsageError(f"unknown preset '{preset}'.{did_you_mean(preset, preset_names())} Available: {', '.join(preset_names())}.")
+        raise UsageError(
+            f"unknown preset '{preset}'.{did_you_mean(preset, preset_names())} Available: {', '.join(preset_names())}."
+        )
     tree = _read(PRESETS / f"{preset}.yaml")
     if file:
         _merge(tree, _read(Path(file)))
@@ -169,7 +171,9 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return dict(Config.fromfile(str(path), import_custom_modules=False).to_dict())
     except Exception as error:
-        raise UsageError(f"--config: {path} cannot be read: {type(error).__name__}: {' '.join(str(error).split())}") from error
+        raise UsageError(
+            f"--config: {path} cannot be read: {type(error).__name__}: {' '.join(str(error).split())}"
+        ) from error
 
 
 def _nest(path: list[str], value: Any) -> dict[str, Any]:
@@ -233,10 +237,10 @@ def fill(cls: type[T], values: Any, where: str) -> T:
     Raises:
         UsageError: unknown key or unparsable value; the message names key and nearest known key.
     """
-    if not isinstance(values, Mapping):
-        raise UsageError(f"config key '{where}' holds several keys ({', '.join(f.name for f in fields(cls))}); set one of them.")  # type: ignore[arg-type]
-    hints = typing.get_type_hints(cls)
     names = [f.name for f in fields(cls)]  # type: ignore[arg-type]
+    if not isinstance(values, Mapping):
+        raise UsageError(f"config key '{where}' holds several keys ({', '.join(names)}); set one of them.")
+    hints = typing.get_type_hints(cls)
     parsed = {}
     for key, value in values.items():
         if key not in names:
@@ -292,8 +296,14 @@ def _validate(config: BenchConfig) -> None:
     data, train = config.data, config.train
     checks = [
         (data.size >= 16, f"data.size={data.size}: at least 16."),
-        (data.load_size == 0 or data.load_size >= data.size, f"data.load_size={data.load_size} is below data.size={data.size}."),
-        (abs(sum(data.fractions) - 1) < 1e-6 and min(data.fractions) >= 0, f"data.fractions={data.fractions} do not add up to 1."),
+        (
+            data.load_size == 0 or data.load_size >= data.size,
+            f"data.load_size={data.load_size} is below data.size={data.size}.",
+        ),
+        (
+            abs(sum(data.fractions) - 1) < 1e-6 and min(data.fractions) >= 0,
+            f"data.fractions={data.fractions} do not add up to 1.",
+        ),
         (0 < data.min_crop <= 1, f"data.min_crop={data.min_crop}: above 0, at most 1."),
         (train.iterations > 0, f"train.iterations={train.iterations}: at least 1."),
         (train.batch_size > 0, f"train.batch_size={train.batch_size}: at least 1."),

@@ -149,7 +149,9 @@ class ParallelOptimWrapper(OptimWrapper):  # type: ignore[misc]
             parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.requires_grad]
             if parameters:
                 have = torch.tensor([float(p.grad is not None) for p in parameters], device=parameters[0].device)
-                all_reduce(have, op="sum")  # every process must reduce the same list; what has no gradient anywhere keeps none
+                all_reduce(
+                    have, op="sum"
+                )  # every process must reduce the same list; what has no gradient anywhere keeps none
                 parameters = [p for p, n in zip(parameters, have.tolist(), strict=True) if n]
             for p in parameters:
                 p.grad = torch.zeros_like(p) if p.grad is None else p.grad
@@ -304,8 +306,11 @@ def fit(
             ),
         },
         custom_hooks=[
-            ScheduleHook(), losses, *([ema] if settings.ema else []),
-            *([AccumulationHook()] if settings.accumulate > 1 else []), RandomStateHook(),
+            ScheduleHook(),
+            losses,
+            *([ema] if settings.ema else []),
+            *([AccumulationHook()] if settings.accumulate > 1 else []),
+            RandomStateHook(),
         ],
         resume=resumed is not None,
         load_from=str(resumed[0]) if resumed else None,
@@ -371,7 +376,9 @@ def load_weights(model: nn.Module, path: Path) -> None:
         model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except (OSError, RuntimeError) as error:
         first = str(error).splitlines()[0]
-        raise BenchError(f"{path} does not fit {type(model).__name__}: {first}. Train again, or name the right file.") from error
+        raise BenchError(
+            f"{path} does not fit {type(model).__name__}: {first}. Train again, or name the right file."
+        ) from error
 
 
 def compile_networks(model: nn.Module) -> None:
@@ -396,5 +403,12 @@ def write_result(path: Path, key: str, result: FitResult, extra: dict[str, Any])
     """Write the file whose presence means that a training is done."""
     write_json(
         path,
-        {"key": key, "weights_id": result.weights_id, "losses": result.losses, "warnings": result.warnings, "cost": result.cost, **extra},
+        {
+            "key": key,
+            "weights_id": result.weights_id,
+            "losses": result.losses,
+            "warnings": result.warnings,
+            "cost": result.cost,
+            **extra,
+        },
     )

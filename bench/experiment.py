@@ -120,8 +120,12 @@ class Experiment:
             missing = [d for d in DOMAINS if not self.datasets[wanted].count("", d)]
             raise PreflightError(f"dataset '{wanted}' has no images of domain '{missing[0]}'; training needs both domains.")
         if not both:
-            counts = ", ".join(f"{n}: {d.count('', OPACITY)} opacity, {d.count('', CLEAR)} clear" for n, d in self.datasets.items())
-            raise PreflightError(f"training needs a dataset with both domains, opacity and clear ({counts}). Add one with --data.")
+            counts = ", ".join(
+                f"{n}: {d.count('', OPACITY)} opacity, {d.count('', CLEAR)} clear" for n, d in self.datasets.items()
+            )
+            raise PreflightError(
+                f"training needs a dataset with both domains, opacity and clear ({counts}). Add one with --data."
+            )
         return wanted or both[0]
 
     def _check_splits(self) -> None:
@@ -218,7 +222,8 @@ class Experiment:
         Raises:
             PreflightError: no dataset has usable labels.
         """
-        positive, negative = set(), set()
+        positive: set[str] = set()
+        negative: set[str] = set()
         for name in self.prior_names:
             for record in self.datasets[name].records("train", self.domains("train")):
                 for finding, value in (record.findings or {}).items():
@@ -276,7 +281,12 @@ class Experiment:
     def recipe(self, name: str) -> dict[str, Any]:
         """Everything but the seed that a training depends on."""
         cls, config = method_config(self.spec.config, name)
-        parts: dict[str, Any] = {"method": name, "version": cls.version, "origin": METHODS.origin(name), "config": plain(config)}
+        parts: dict[str, Any] = {
+            "method": name,
+            "version": cls.version,
+            "origin": METHODS.origin(name),
+            "config": plain(config),
+        }
         if cls.stages:
             parts |= {
                 "train": {k: v for k, v in plain(self.spec.config.train).items() if k != "checkpoint_interval"},
@@ -330,7 +340,10 @@ class Experiment:
             "preset": self.spec.preset,
             "config": plain(own),
             "train_dataset": self.train_name,
-            "data": {n: {"fingerprint": d.manifest.fingerprint, "policy": d.policy, "leaky": d.manifest.leaky} for n, d in self.datasets.items()},
+            "data": {
+                n: {"fingerprint": d.manifest.fingerprint, "policy": d.policy, "leaky": d.manifest.leaky}
+                for n, d in self.datasets.items()
+            },
             "seed": seed,
             "train_key": self.train_key(name, seed),
         }

@@ -13,8 +13,8 @@ from PIL import Image
 
 from bench import stages
 from bench.config import BenchConfig, fill
-from bench.contracts import Method
-from bench.data.contract import FloatImage
+from bench.contracts import Method, Prior
+from bench.data.contract import LUNG_OPACITY, FloatImage
 from bench.data.geometry import Frame
 from bench.data.imageset import ImageSet
 from bench.data.pixels import decode
@@ -85,7 +85,14 @@ def score(spec: RunSpec, images: Path, name: str, on: str) -> int:
 
 
 def _score_one(
-    experiment: Experiment, translated: ImageSet, source: ImageSet, test: str, evaluator: str, identity: dict[str, Any], folder: Path, key: str
+    experiment: Experiment,
+    translated: ImageSet,
+    source: ImageSet,
+    test: str,
+    evaluator: str,
+    identity: dict[str, Any],
+    folder: Path,
+    key: str,
 ) -> None:
     from bench.experiment import evaluator_config
 
@@ -119,9 +126,15 @@ def _import(files: dict[str, Path], source: ImageSet, target: Path, key: str) ->
     """Bring images to 8-bit squares of the run's size, so that all methods' images went through the same steps."""
     for image_id, path in files.items():
         values, _ = decode(path)
-        square = Frame(*values.shape, source.size).image(values)
+        square = square_frame(values, source.size).image(values)
         _write_png(target / "images" / f"{image_id}.png", np.round(square * 255).astype(np.uint8))
     write_manifest(target, source.ids, key, external=True)
+
+
+def square_frame(values: FloatImage, size: int) -> Frame:
+    """How an image lies in its padded square of `size` pixels."""
+    height, width = values.shape
+    return Frame(height, width, size)
 
 
 # -- translate -------------------------------------------------------------------------------------------------------------
@@ -140,8 +153,7 @@ def open_method(run: Path, device: torch.device) -> tuple[Method, dict[str, Any]
     facts = read_json(run / "config.json")
     config: BenchConfig = replace(BenchConfig(), methods=facts["config"]["methods"])
     cls, resolved = method_config(config, facts["method"])
-    kwargs = {"prior": _Absent()} if "prior" in cls.requires(resolved) else {}
-    method = cls(resolved, stages.CHANNELS, **kwargs)
+    method = cls(resolved, stages.CHANNELS, _Absent() if "prior" in cls.requires(resolved) else None)
     load_weights(method, run / read_json(run / "train.json")["weights"])
     return method.to(device).eval(), facts
 
@@ -175,7 +187,9 @@ def translate(run: Path, source: Path, out: Path, device_name: str) -> int:
         written[name] = _translate_one(method, values, size, device, out, name)
         progress.advance(done)
     progress.stop()
-    write_json(out / "translations.json", {"run": facts["train_key"], "method": facts["method"], "size": size, "images": written})
+    write_json(
+        out / "translations.json", {"run": facts["train_key"], "method": facts["method"], "size": size, "images": written}
+    )
     say(f"{len(written)} images translated to {out / 'images'}" + (f", {failed} skipped" if failed else ""))
     return 1 if failed else 0
 
@@ -187,8 +201,10 @@ def fill_data_size(facts: dict[str, Any]) -> int:
     return fill(DataConfig, facts["config"]["data"], "data").size
 
 
-def _translate_one(method: Method, values: FloatImage, size: int, device: torch.device, out: Path, name: str) -> dict[str, Any]:
-    frame = Frame(*values.shape, size)
+def _translate_one(
+    method: Method, values: FloatImage, size: int, device: torch.device, out: Path, name: str
+) -> dict[str, Any]:
+    frame = square_frame(values, size)
     image = torch.from_numpy(frame.image(values))[None, None].to(device) * 2 - 1
     with torch.inference_mode():
         result = method.translate(image, "a2b", [int(digest(name), 16) >> 1])
@@ -220,13 +236,14 @@ def _names(source: Path, files: list[Path]) -> list[str]:
     return ["_".join(p.relative_to(source).with_suffix("").parts) for p in files]
 
 
-class _Absent(torch.nn.Module):
+class _Absent(Prior):
     """Stands where a method expects the prior that only training uses; any call is an error."""
 
-    findings: tuple[str, ...] = ("Lung_Opacity",)
-    opacity_indices: tuple[int, ...] = (0,)
+    findings = (LUNG_OPACITY,)
+    opacity_indices = (0,)
 
-    def forward(self, *args: Any) -> Any:
+    def features(self, images: torch.Tensor, relu: bool = True) -> torch.Tensor:
         raise BenchError("this run's prior is not loaded: translation does not use it.")
 
-    features = classify = forward
+    def classify(self, features: torch.Tensor) -> torch.Tensor:
+        raise BenchError("this run's prior is not loaded: translation does not use it.")

@@ -111,7 +111,9 @@ def lock(path: Path, wait: bool, say: Callable[[str], None] | None = None) -> It
         except OSError:
             holder = _holder(stream)
             if not wait:
-                raise BenchError(f"{path.parent} is in use by {holder}. Wait for it, or choose another --runs DIR.") from None
+                raise BenchError(
+                    f"{path.parent} is in use by {holder}. Wait for it, or choose another --runs DIR."
+                ) from None
             if say:
                 say(f"waiting for {holder}, which is making {path.parent}")
             fcntl.flock(stream, fcntl.LOCK_EX)

@@ -123,15 +123,16 @@ def _draw(axis: Any, reader: Reader, record: ImageRecord, size: int, title: str)
     from matplotlib.patches import Rectangle
 
     decoded = reader.load(record, size)
-    frame = Frame(*decoded.image.shape, size)
+    height, width = decoded.image.shape
+    frame = Frame(height, width, size)
     axis.imshow(frame.image(decoded.image), cmap="gray", vmin=0, vmax=1)
     if decoded.lung_mask is not None:
         axis.contour(frame.codes(decoded.lung_mask) == 1, levels=[0.5], colors="deepskyblue", linewidths=0.8)
     if decoded.opacity is not None and decoded.opacity.max() > 0.1:
         axis.contour(frame.image(decoded.opacity), levels=[0.1], colors="red", linewidths=0.8)
     boxes = decoded.boxes if decoded.boxes is not None else record.boxes
-    for x, y, width, height in frame.boxes(boxes or ()):
-        axis.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor="yellow", linewidth=0.8))
+    for x, y, across, down in frame.boxes(boxes or ()):
+        axis.add_patch(Rectangle((x, y), across, down, fill=False, edgecolor="yellow", linewidth=0.8))
     axis.set_title(f"{title}\n{record.image_id[:18]}", fontsize=6)
 
 

@@ -175,7 +175,9 @@ def print_plan(plan: list[Stage], brief: bool = False) -> None:
         counts[stage.status.split(" at ")[0]] = counts.get(stage.status.split(" at ")[0], 0) + 1
     if brief:
         say("plan      " + ", ".join(f"{n} stages {status}" for status, n in counts.items()))
-        for reason in dict.fromkeys(f"{s.title.split(': ')[1].split(' on ')[0]}: {s.reason}" for s in plan if s.status == LEFT_OUT):
+        for reason in dict.fromkeys(
+            f"{s.title.split(': ')[1].split(' on ')[0]}: {s.reason}" for s in plan if s.status == LEFT_OUT
+        ):
             say(f"          left out: {reason}")
         return
     table = Table("stage", "what", "status", "why", box=None, pad_edge=False)
@@ -187,7 +189,8 @@ def print_plan(plan: list[Stage], brief: bool = False) -> None:
 def plan_rows(plan: list[Stage]) -> list[dict[str, Any]]:
     """The plan as JSON-able rows."""
     return [
-        {"stage": s.kind, "what": s.title, "status": s.status, "why": s.reason, "key": s.key, "result": str(s.marker)} for s in plan
+        {"stage": s.kind, "what": s.title, "status": s.status, "why": s.reason, "key": s.key, "result": str(s.marker)}
+        for s in plan
     ]
 
 

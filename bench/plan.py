@@ -118,7 +118,9 @@ def _prior_stage(experiment: Experiment, data: dict[tuple[str, str, int], Stage]
     except BenchError as error:
         return _blocked("prior", "the finding classifier", str(error))
     folder = stages.prior_folder(experiment, key)
-    title = f"from {Path(experiment.spec.config.prior.weights).name}" if from_file else f"{len(findings)} findings, trained here"
+    title = (
+        f"from {Path(experiment.spec.config.prior.weights).name}" if from_file else f"{len(findings)} findings, trained here"
+    )
     stage = Stage("prior", title, key, folder / "prior.json", lambda: stages.make_prior(experiment, key))
     stage.shared = folder / ".lock"
     if not from_file:

@@ -45,8 +45,17 @@ class DensePrior(Prior):
         trained_by: ``harness`` or the weights file's name.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
-        self, arch: str, findings: tuple[str, ...], size: int, scaling: str = "imagenet", digest: str = "", trained_by: str = ""
+        self,
+        arch: str,
+        findings: tuple[str, ...],
+        size: int,
+        scaling: str = "imagenet",
+        digest: str = "",
+        trained_by: str = "",
     ) -> None:
         super().__init__()
         if arch == "densenet121":
@@ -175,9 +184,9 @@ def _normalise_keys(content: Any) -> dict[str, Tensor]:
     for key, value in dict(content).items():
         if not isinstance(value, Tensor):
             continue
-        key = re.sub(r"^(module\.|model\.|densenet121\.)+", "", key)
-        key = re.sub(r"(norm|relu|conv)\.(\d)", r"\1\2", key)  # torchvision before 0.3: "norm.1" for "norm1"
-        key = key.replace("classifier.0.", "classifier.")
-        if key.startswith(("features.", "classifier.")):
-            state[key] = value
+        plain = re.sub(r"^(module\.|model\.|densenet121\.)+", "", key)
+        plain = re.sub(r"(norm|relu|conv)\.(\d)", r"\1\2", plain)  # torchvision before 0.3: "norm.1" for "norm1"
+        plain = plain.replace("classifier.0.", "classifier.")
+        if plain.startswith(("features.", "classifier.")):
+            state[plain] = value
     return state

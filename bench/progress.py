@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -80,7 +81,7 @@ def _headline(values: Mapping[str, float]) -> dict[str, float]:
 
 def clock(seconds: float) -> str:
     """Seconds as ``42 s``, ``3 min 05 s`` or ``2 h 10 min``."""
-    if seconds != seconds:
+    if math.isnan(seconds):
         return "unknown time"
     whole = round(seconds)
     if whole < 60:

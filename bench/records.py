@@ -18,7 +18,18 @@ from bench.errors import BenchError
 from bench.files import digest, finite, read_json, replace_atomically, write_json
 
 SCHEMA = 1
-_PACKAGES = ("cxr-bench", "torch", "torchvision", "mmengine", "torch-fidelity", "torchmetrics", "timm", "numpy", "scipy", "pydicom")
+_PACKAGES = (
+    "cxr-bench",
+    "torch",
+    "torchvision",
+    "mmengine",
+    "torch-fidelity",
+    "torchmetrics",
+    "timm",
+    "numpy",
+    "scipy",
+    "pydicom",
+)
 
 
 @cache

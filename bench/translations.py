@@ -30,7 +30,14 @@ def to_bytes(values: torch.Tensor) -> Bytes:
 
 
 def translate_set(
-    method: Method, images: ImageSet, folder: Path, key: str, seed: int, device: torch.device, progress: Progress, batch_size: int = 16
+    method: Method,
+    images: ImageSet,
+    folder: Path,
+    key: str,
+    seed: int,
+    device: torch.device,
+    progress: Progress,
+    batch_size: int = 16,
 ) -> None:
     """Translate a set into ``<folder>/images/<id>.png`` (and ``masks/<id>.png``), skipping images that are already there.
 
@@ -79,7 +86,9 @@ def _check(out: torch.Tensor, source: torch.Tensor, ids: list[str]) -> None:
         raise BenchError(f"translate returned shape {tuple(out.shape)} for input {tuple(source.shape)}.")
     bad = (~torch.isfinite(out)).flatten(1).any(1).nonzero().flatten().tolist()
     if bad:
-        raise BenchError(f"translation of image '{ids[bad[0]]}' holds values that are not finite; train again with a lower rate.")
+        raise BenchError(
+            f"translation of image '{ids[bad[0]]}' holds values that are not finite; train again with a lower rate."
+        )
 
 
 def _write_png(path: Path, values: Bytes) -> None:
@@ -110,7 +119,9 @@ def load_set(folder: Path, source: ImageSet) -> ImageSet:
         _pack(folder, manifest, source, names, packed)
     array = np.load(packed, mmap_mode="r")
     planes = {name: array[:, i] for i, name in enumerate(names)}
-    return ImageSet(f"{source.name}/translated", source.items, planes, manifest["content"], source.policy, source.lung_convention)
+    return ImageSet(
+        f"{source.name}/translated", source.items, planes, manifest["content"], source.policy, source.lung_convention
+    )
 
 
 def _pack(folder: Path, manifest: dict[str, Any], source: ImageSet, names: list[str], packed: Path) -> None:

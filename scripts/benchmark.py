@@ -15,8 +15,6 @@ import json
 import platform
 import resource
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -34,7 +32,13 @@ from bench.pipeline import run as run_experiment
 console = Console(highlight=False)
 
 
-def spec(folder: Path, sets: list[str], method: str = "ours", seeds: tuple[int, ...] = (0,), data: tuple[str, ...] = ("synthetic",)) -> RunSpec:
+def spec(
+    folder: Path,
+    sets: list[str],
+    method: str = "ours",
+    seeds: tuple[int, ...] = (0,),
+    data: tuple[str, ...] = ("synthetic",),
+) -> RunSpec:
     """A quick run of one method below `folder`, keeping decoded images between runs."""
     options = RunOptions(runs=folder, cache=folder / "cache", workers=2, device="auto")
     return RunSpec((method,), "faithfulness", "quick", load("quick", None, sets), data, seeds, options)
@@ -42,7 +46,13 @@ def spec(folder: Path, sets: list[str], method: str = "ours", seeds: tuple[int, 
 
 def training_speed(size: int, steps: int, repeats: int, folder: Path) -> dict[str, float]:
     """Images/s of `ours` through the engine and as a bare loop of steps, interleaved."""
-    sets = [f"data.size={size}", "methods.ours.fa=false", "methods.ours.lca=false", f"train.iterations={steps}", "train.checkpoint_interval=100000"]
+    sets = [
+        f"data.size={size}",
+        "methods.ours.fa=false",
+        "methods.ours.lca=false",
+        f"train.iterations={steps}",
+        "train.checkpoint_interval=100000",
+    ]
     engine, bare = [], []
     for repeat in range(repeats):
         experiment = Experiment(spec(folder, sets, seeds=(repeat,)), _device())
@@ -71,7 +81,12 @@ def _bare_loop(experiment: Experiment, seed: int, steps: int) -> float:
     optim = {k: OptimWrapper(optimizer=o) for k, o in method.optimizers().items()}
     batch_size = experiment.spec.config.train.batch_size
     batches = TranslationBatches(
-        experiment.train_set(OPACITY), experiment.train_set(CLEAR), seed, batch_size, experiment.data.size, Augment(min_crop=experiment.data.min_crop)
+        experiment.train_set(OPACITY),
+        experiment.train_set(CLEAR),
+        seed,
+        batch_size,
+        experiment.data.size,
+        Augment(min_crop=experiment.data.min_crop),
     )
     started = time.monotonic()
     for step in range(steps):
@@ -83,7 +98,9 @@ def _bare_loop(experiment: Experiment, seed: int, steps: int) -> float:
 
 def cache_speed(size: int, images: int, folder: Path) -> float:
     """Rendered and cached images/s of the embedded data with two workers."""
-    experiment = Experiment(spec(folder / f"cache-{size}", [f"data.size={size}"], "original", data=(f"synthetic,images={images}",)), _device())
+    experiment = Experiment(
+        spec(folder / f"cache-{size}", [f"data.size={size}"], "original", data=(f"synthetic,images={images}",)), _device()
+    )
     started = time.monotonic()
     total = sum(len(experiment.images(name, split, side)) for name, split, side in experiment.image_stages())
     return total / (time.monotonic() - started)
@@ -94,7 +111,9 @@ def translate_speed(size: int, folder: Path) -> float:
     from bench.progress import Progress
     from bench.translations import translate_set
 
-    experiment = Experiment(spec(folder, [f"data.size={size}", "methods.ours.fa=false", "methods.ours.lca=false"]), _device())
+    experiment = Experiment(
+        spec(folder, [f"data.size={size}", "methods.ours.fa=false", "methods.ours.lca=false"]), _device()
+    )
     method, images = stages.build_method(experiment, "ours", 0), experiment.test_set("synthetic")
     with tempfile.TemporaryDirectory() as target:
         started = time.monotonic()
@@ -115,18 +134,24 @@ def speed(folder: Path) -> None:
     """Print the speed table."""
     table = Table("what", "value", box=None)
     for size, images in ((128, 100), (512, 16)):
-        table.add_row(f"cache build, {size} px, 2 workers (rendering included)", f"{cache_speed(size, images, folder):.1f} images/s")
+        table.add_row(
+            f"cache build, {size} px, 2 workers (rendering included)", f"{cache_speed(size, images, folder):.1f} images/s"
+        )
     for size, steps, repeats in ((64, 20, 4), (256, 3, 4)):
         found = training_speed(size, steps, repeats, folder)
         overhead = (found["bare"] / found["engine"] - 1) * 100
         table.add_row(
             f"training `ours` (width 16), {size} px, batch 4",
-            f"{found['engine']:.2f} images/s; bare loop {found['bare']:.2f} (spread {found['spread']:.0%}), engine + {overhead:.1f} %",
+            f"{found['engine']:.2f} images/s; bare loop {found['bare']:.2f} (spread {found['spread']:.0%}), engine {overhead:+.1f} %",
         )
     for size in (64, 256):
         table.add_row(f"translation, {size} px, PNG written", f"{translate_speed(size, folder):.1f} images/s")
     table.add_row("one style draw", f"{draw_cost():.0f} us")
-    peak = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    peak = (
+        torch.cuda.max_memory_allocated() / 2**20
+        if torch.cuda.is_available()
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    )
     table.add_row("peak memory of this process", f"{peak:.0f} MiB")
     console.print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {_device()}")
     console.print(table)
@@ -158,7 +183,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--learning", action="store_true", help="whether `ours` learns, instead of speed")
     parser.add_argument("--seeds", default="0,1,2", help="seeds for --learning")
-    parser.add_argument("--set", dest="sets", action="append", default=[], metavar="KEY=VALUE", help="configuration for --learning")
+    parser.add_argument(
+        "--set", dest="sets", action="append", default=[], metavar="KEY=VALUE", help="configuration for --learning"
+    )
     parser.add_argument("--runs", default="", metavar="DIR", help="keep results here (default: a temporary folder)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:

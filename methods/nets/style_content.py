@@ -64,13 +64,6 @@ def instance_norm(x: Tensor, scale: Tensor | None = None, shift: Tensor | None =
         eps: added to the variance.
     """
     values = wide(x)
-    if not torch.compiler.is_compiling():
-        normal = F.instance_norm(values, eps=eps)
-        if values.is_contiguous(memory_format=torch.channels_last):
-            normal = normal.contiguous(memory_format=torch.channels_last)
-        if scale is None or shift is None:
-            return normal.to(x.dtype)
-        return torch.addcmul(shift.to(values.dtype), normal, scale.to(values.dtype)).to(x.dtype)
     variance, mean = torch.var_mean(values, dim=(2, 3), correction=0, keepdim=True)
     factor = torch.rsqrt(variance + eps)
     if scale is not None:

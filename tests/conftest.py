@@ -1,0 +1,107 @@
+"""Fixtures for tests that go through the command line: tiny rendered images, tiny trainings, one cache for all."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+ROOT = Path(__file__).resolve().parent.parent
+TOY = Path(__file__).with_name("toy.py")
+#: A run of the toy method takes about a second with these.
+TINY = (
+    "--import", str(TOY), "--data", "synthetic,images=24", "--device", "cpu", "--threads", "1", "--workers", "1",
+    "--log-interval", "1", "--set", "data.size=32", "--set", "train.iterations=6", "--set", "train.batch_size=2",
+    "--set", "train.checkpoint_interval=2", "--set", "train.ema=0.5",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command said."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def last(self) -> str:
+        """The last line on the error stream."""
+        return self.err.strip().splitlines()[-1]
+
+
+Bench = Callable[..., Answer]
+
+
+@pytest.fixture
+def bench(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """Call ``bench`` in this process: ``bench("list", "methods")``."""
+    from bench import cli
+
+    def call(*words: Any) -> Answer:
+        arguments = [str(word) for word in words]
+        monkeypatch.setattr(sys, "argv", ["bench", *arguments])
+        capfd.readouterr()
+        try:
+            code = cli._main(arguments)
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        out, err = capfd.readouterr()
+        assert "Traceback" not in err, err
+        return Answer(code, out, err)
+
+    return call
+
+
+def spawn(*words: Any, module: str = "bench", **environment: str) -> Answer:
+    """Call ``python -m bench`` in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", *module.split(), *map(str, words)], cwd=ROOT, capture_output=True, text=True, timeout=240,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment}, check=False,
+    )  # fmt: skip
+    return Answer(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Decoded images and priors that the tests of one worker share."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def toy(cache: Path, tmp_path: Path) -> tuple[str, ...]:
+    """Flags of a tiny run of the toy method into ``tmp_path/runs``."""
+    return ("--method", "toy", "--suite", "toy-score", *TINY, "--runs", str(tmp_path / "runs"), "--cache", str(cache))
+
+
+def records(runs: Path) -> dict[str, dict[str, Any]]:
+    """``method/test--evaluator`` -> record of every record below a folder."""
+    found = [json.loads(path.read_text()) for path in sorted(runs.rglob("records/*.json"))]
+    return {f"{r['method']}/{r['dataset']}--{r['evaluator']}": r for r in found}
+
+
+def scores(runs: Path) -> dict[str, Any]:
+    """The scores of every record below a folder."""
+    return {name: record["scores"] for name, record in records(runs).items()}
+
+
+def folder(runs: Path, method: str = "toy") -> Path:
+    """The one run folder of a method."""
+    (found,) = (runs / method).glob("*/*/")
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _quiet_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No test depends on what the machine has set."""
+    for name in ("BENCH_CACHE", "BENCH_ASSETS", "WORLD_SIZE", "RANK", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    yield
