@@ -22,7 +22,11 @@ from bench.progress import Progress
 
 
 class ScheduleHook(Hook):  # type: ignore[misc]
-    """Sets every learning rate to base rate x ``lr_factor(step, total)``: a pure function, so nothing to resume."""
+    """Sets every learning rate to base rate x ``lr_factor(step, total)``: a pure function, so nothing to resume.
+
+    Gradients that no update is waiting for are dropped first: what a generator's loss left in a discriminator belongs to no
+    later step, and no checkpoint holds it.
+    """
 
     priority = "VERY_HIGH"
 
@@ -30,6 +34,8 @@ class ScheduleHook(Hook):  # type: ignore[misc]
         model: Trainable = runner.model
         factor = model.lr_factor(runner.iter, runner.max_iters)
         for wrapper in runner.optim_wrapper.values():
+            if wrapper.inner_count % runner.settings.accumulate == 0:
+                wrapper.zero_grad()
             for group in wrapper.optimizer.param_groups:
                 group["lr"] = group.setdefault("base_lr", group["lr"]) * factor
 

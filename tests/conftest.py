@@ -93,6 +93,17 @@ def scores(runs: Path) -> dict[str, Any]:
     return {name: record["scores"] for name, record in records(runs).items()}
 
 
+def forget_imports() -> None:
+    """Undo --import and entry points, as if the process were new."""
+    from bench.registry import EVALUATORS, METHODS
+
+    for registry in (METHODS, EVALUATORS):
+        for name in set(registry.module_dict) - set(registry.builtin):
+            registry._module_dict.pop(name)
+    for name in [n for n in sys.modules if n.startswith("bench_import_")]:
+        del sys.modules[name]
+
+
 def folder(runs: Path, method: str = "toy") -> Path:
     """The one run folder of a method."""
     (found,) = (runs / method).glob("*/*/")
@@ -100,8 +111,14 @@ def folder(runs: Path, method: str = "toy") -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _quiet_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _quiet_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test depends on what the machine has set."""
     for name in ("BENCH_CACHE", "BENCH_ASSETS", "WORLD_SIZE", "RANK", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _clean_registries() -> Iterator[None]:
+    """What a test registers with --import is gone after it."""
     yield
+    forget_imports()

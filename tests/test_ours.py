@@ -386,6 +386,7 @@ def test_defaults_are_the_papers() -> None:
     assert (c.lr, c.beta1, c.beta2, c.weight_decay) == (1e-4, 0.9, 0.9999, 1e-4)
     method = Ours(OursConfig(fa=False, lca=False), 1)
     assert sum(p.numel() for p in method.parameters()) == 54_819_165
+    assert [o.defaults["lr"] for o in build(lr=0.1, disc_lr_factor=2.5).optimizers().values()] == [0.1, 0.25]
     assert {name: type(o) for name, o in method.optimizers().items()} == {"G": torch.optim.Adam, "D": torch.optim.Adam}
 
 

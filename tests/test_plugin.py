@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from conftest import TINY, Bench, records
+from conftest import TINY, Bench, forget_imports, records
 
 METHOD = '''
 from dataclasses import dataclass
@@ -87,12 +85,7 @@ def test_through_the_whole_pipeline(bench: Bench, plugin: Path, tmp_path: Path, 
     assert "outsider" in board.out and "original" in board.out and "Brightness" in board.out
 
     plugin.write_text(METHOD + "\n# a change of mine\n")  # another file is another method: nothing of the old one counts
-    for name in [n for n in sys.modules if n.startswith("bench_import_my_method")]:
-        del sys.modules[name]
-    from bench.registry import EVALUATORS, METHODS
-
-    METHODS._module_dict.pop("outsider")
-    EVALUATORS._module_dict.pop("brightness")
+    forget_imports()
     again = bench(
         "run", "--method", "outsider", "--suite", "brightness", "--import", plugin, *flags, "--runs", runs, "--cache", cache, "--dry-run"
     )
@@ -105,7 +98,7 @@ def test_through_the_whole_pipeline(bench: Bench, plugin: Path, tmp_path: Path, 
         ("from bench.registry import register_method\n@register_method('ours')\nclass Mine: pass\n", "method 'ours' is built in"),
         ("import os\n\nraise ValueError('oh no')\n", "bad.py, line 3: ValueError: oh no"),
         ("import no_such_package\n", "bad.py, line 1: ModuleNotFoundError"),
-        ("def f(:\n", "bad.py"),
+        ("def f(:\n", "SyntaxError: invalid syntax (bad.py, line 1)"),
     ],
     ids=["taken name", "raises", "import", "syntax"],
 )
@@ -151,11 +144,6 @@ def test_installed_plugins_are_found_and_a_broken_one_does_not_hide_the_others(
         return points
 
     monkeypatch.setattr("bench.registry.entry_points", entry_points)
-    assert importlib.metadata.entry_points is not entry_points
     answer = bench("list", "methods")
     assert answer.code == 0 and "installed" in answer.out and asked == ["bench.plugins"]
     assert "plug-in 'broken' could not be imported: ImportError: no module named something" in answer.err
-
-    from bench.registry import METHODS
-
-    METHODS._module_dict.pop("installed")

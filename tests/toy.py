@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.contracts import Batch, Evaluator, Method, Metric, OptimWrappers, Score, ScoreJob, Translation
+from bench.contracts import Batch, Evaluator, Method, Metric, OptimWrappers, Score, ScoreJob, Translation, frozen
 from bench.registry import register_evaluator, register_method
 
 
@@ -39,12 +40,21 @@ class Toy(Method):
 
     @dataclass(frozen=True)
     class Config:
-        """`nan_at`: iteration (from 1) whose loss is not a number. `error_at`: one that fails. `own_noise`: global generators."""
+        """What a test wants to happen.
+
+        Attributes:
+            lr: learning rate.
+            nan_at: iteration (from 1) whose loss is not a number.
+            error_at: iteration that fails.
+            own_noise: draw from the global generators and use the pool.
+            sloppy: let the generator's loss leave gradients in the critic.
+        """
 
         lr: float = 0.01
         nan_at: int = 0
         error_at: int = 0
         own_noise: bool = True
+        sloppy: bool = True
 
     paper: ClassVar[str] = "none"
     license: ClassVar[str] = "Apache-2.0"
@@ -80,10 +90,11 @@ class Toy(Method):
         d = (self.critic(seen) + 1).square().mean() + (self.critic(batch.clear) - 1).square().mean()
         optim["D"].update_params(d)
         self.pool.images = [*self.pool.images[-2:], fake[:1].detach().clone()]
-        g = (self.critic(fake) - 1).square().mean() + (fake - batch.opacity).abs().mean()
-        if iteration == self.config.nan_at:
-            g = g * float("nan")
-        optim["G"].update_params(g)
+        with nullcontext() if self.config.sloppy else frozen(self.critic):
+            g = (self.critic(fake) - 1).square().mean() + (fake - batch.opacity).abs().mean()
+            if iteration == self.config.nan_at:
+                g = g * float("nan")
+            optim["G"].update_params(g)
         return {"g": g.detach(), "d": d.detach()}
 
     def translate(self, images: Tensor, direction: str = "a2b", seeds: Sequence[int] | None = None) -> Translation:

@@ -1,0 +1,452 @@
+"""The engine: resuming is exact, checkpoints are safe, bad numbers and full disks stop it with what was good kept."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pickle
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import TOY
+from mmengine.logging import HistoryBuffer, MessageHub
+from torch import nn
+
+from bench import engine, hooks
+from bench.config import TrainConfig
+from bench.contracts import Batch, Draws, Method
+from bench.errors import BenchError, TrainingError, UsageError
+from bench.files import replace_atomically
+from bench.progress import Progress
+from bench.registry import METHODS, import_file
+
+CPU = torch.device("cpu")
+SETTINGS = TrainConfig(iterations=8, batch_size=2, checkpoint_interval=2)
+
+
+class Interrupted(Exception):
+    """Stands for a kill."""
+
+
+class Source:
+    """Batches as a function of the step; `stop` interrupts the training when that step's batch is asked for."""
+
+    batch_size = 2
+
+    def __init__(self, stop: int | None = None, size: int = 16) -> None:
+        self.stop, self.size = stop, size
+        self.asked: list[int] = []
+
+    def __getitem__(self, step: int) -> int:
+        if step == self.stop:
+            raise Interrupted
+        self.asked.append(step)
+        return step
+
+    def batch(self, step: int, device: torch.device) -> Batch:
+        draws = Draws(0, step, 0, 2, 2, device)
+        shape = (1, self.size, self.size)
+        return Batch(draws.uniform("a", *shape) * 2 - 1, draws.uniform("b", *shape) * 2 - 1, draws)
+
+
+@pytest.fixture(autouse=True)
+def _toy() -> None:
+    import_file(TOY)
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def build(**config: Any) -> Method:
+    torch.manual_seed(3)
+    cls = METHODS.get("toy")
+    return cls(cls.Config(**config), 1)
+
+
+def fit(folder: Path, settings: TrainConfig = SETTINGS, source: Source | None = None, model: Method | None = None) -> Any:
+    model = model or build()
+    return engine.fit(model, source or Source(), settings, folder, "train", 0, "toy", CPU, Progress("toy", quiet=True), 1), model
+
+
+def interrupt(folder: Path, step: int, settings: TrainConfig = SETTINGS) -> None:
+    with pytest.raises(Interrupted):
+        fit(folder, settings, Source(stop=step))
+
+
+def losses(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def weights(path: Path) -> dict[str, Any]:
+    return torch.load(path, weights_only=True)
+
+
+def same(a: Any, b: Any) -> bool:
+    """Bit-for-bit equality of trees of tensors."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    return bool(a == b)
+
+
+# -- resuming --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"ema": 0.9},
+        {"accumulate": 3},
+        {"accumulate": 2, "ema": 0.9, "checkpoint_interval": 3, "precision": "bf16"},
+        {"channels_last": True},
+    ],
+    ids=["plain", "ema", "accumulate", "all", "channels last"],
+)
+def test_2n_is_n_resume_n_bit_for_bit(tmp_path: Path, changes: dict[str, Any]) -> None:
+    settings = replace(SETTINGS, **changes)
+    straight, _ = fit(tmp_path / "straight", settings)
+    interrupt(tmp_path / "cut", 5, settings)
+    torch.manual_seed(99)  # what other work did to the generators must not matter
+    np.random.seed(99)
+    source = Source()
+    resumed, _ = fit(tmp_path / "cut", settings, source)
+
+    start = 3 if settings.checkpoint_interval == 3 else 4
+    assert source.asked == list(range(start, 8)), "resuming reads no batch twice and leaves none out"
+    assert losses(tmp_path / "cut") == losses(tmp_path / "straight")
+    assert len(losses(tmp_path / "cut")) == 8
+    assert same(weights(straight.weights), weights(resumed.weights))
+    assert straight.weights_id == resumed.weights_id and straight.losses == resumed.losses
+    last = [torch.load(tmp_path / d / "iter_8.pth", weights_only=True) for d in ("straight", "cut")]
+    for part in ("state_dict", "optimizer", "random_state", "ema", "accumulated"):
+        assert same(last[0].get(part), last[1].get(part)), part
+
+
+def test_resuming_twice_and_at_the_end(tmp_path: Path) -> None:
+    straight, _ = fit(tmp_path / "straight")
+    interrupt(tmp_path / "cut", 3)
+    interrupt(tmp_path / "cut", 7)
+    fit(tmp_path / "cut")
+    (tmp_path / "cut" / "weights.pth").unlink()  # killed after the last checkpoint, before the weights were written
+    resumed, _ = fit(tmp_path / "cut")
+    assert resumed.weights_id == straight.weights_id and losses(tmp_path / "cut") == losses(tmp_path / "straight")
+
+
+def test_the_toy_would_notice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the random states the resumed training ends elsewhere: the tests above can fail."""
+    straight, _ = fit(tmp_path / "straight")
+    interrupt(tmp_path / "cut", 5)
+    monkeypatch.setattr(hooks.RandomStateHook, "after_load_checkpoint", lambda *_, **__: None)
+    torch.manual_seed(99)
+    resumed, _ = fit(tmp_path / "cut")
+    assert resumed.weights_id != straight.weights_id
+
+
+def test_gradients_left_in_another_network_do_not_reach_its_next_update(tmp_path: Path) -> None:
+    for sloppy in (True, False):
+        fit(tmp_path / str(sloppy), model=build(own_noise=False, sloppy=sloppy))
+    assert losses(tmp_path / "True") == losses(tmp_path / "False")
+
+
+def test_seed_decides(tmp_path: Path) -> None:
+    one, _ = fit(tmp_path / "a")
+    two, _ = fit(tmp_path / "b")
+    other = engine.fit(build(), Source(), SETTINGS, tmp_path / "c", "train", 1, "toy", CPU, Progress("", quiet=True), 1)
+    assert one.weights_id == two.weights_id != other.weights_id
+
+
+def test_a_log_line_cut_short_by_a_kill_is_dropped(tmp_path: Path) -> None:
+    interrupt(tmp_path, 5)
+    with (tmp_path / "log.jsonl").open("a") as stream:
+        stream.write('{"step": 5, "g": 0.')
+    fit(tmp_path)
+    assert [line["step"] for line in losses(tmp_path)] == list(range(1, 9))
+
+
+def test_shorter_budget_than_the_checkpoint_is_refused(tmp_path: Path) -> None:
+    fit(tmp_path)
+    with pytest.raises(UsageError, match=r"iter_8.pth is beyond train.iterations=4; remove"):
+        fit(tmp_path, replace(SETTINGS, iterations=4))
+
+
+# -- averages, accumulation, schedule, precision ---------------------------------------------------------------------------
+
+
+def test_ema_is_what_translation_uses_and_training_does_not(tmp_path: Path) -> None:
+    plain, raw = fit(tmp_path / "raw", replace(SETTINGS, iterations=3))
+    averaged, model = fit(tmp_path / "ema", replace(SETTINGS, iterations=3, ema=0.5))
+    assert same(raw.state_dict(), model.state_dict()), "the average changes no training step, and leaves the model as it was"
+    expected = None
+    for done in (1, 2, 3):
+        _, after = fit(tmp_path / f"after{done}", replace(SETTINGS, iterations=done), model=_constant_rate())
+        now = after.module.weight.detach()
+        decay = min(0.5, (1 + done) / (10 + done))
+        expected = now if expected is None else decay * expected + (1 - decay) * now
+    _, model = fit(tmp_path / "again", replace(SETTINGS, iterations=3, ema=0.5), model=_constant_rate())
+    assert torch.allclose(weights(tmp_path / "again" / "weights.pth")["module.weight"], expected, atol=1e-7)
+    assert not torch.equal(weights(averaged.weights)["module.weight"], weights(plain.weights)["module.weight"])
+    assert torch.equal(weights(averaged.weights)["critic.0.weight"], weights(plain.weights)["critic.0.weight"])
+
+
+def _constant_rate() -> Method:
+    model = build()
+    model.lr_factor = lambda step, total: 1.0  # type: ignore[method-assign]
+    return model
+
+
+def test_accumulation_updates_every_nth_step_with_the_mean_gradient(tmp_path: Path) -> None:
+    model = build(own_noise=False)
+    before = model.module.weight.detach().clone()
+    fit(tmp_path / "one", replace(SETTINGS, iterations=1, accumulate=2), model=model)
+    assert torch.equal(model.module.weight, before), "one of two steps: no update yet"
+
+    calm = {"own_noise": False, "sloppy": False}
+    accumulated = _sgd(build(**calm))
+    fit(tmp_path / "two", replace(SETTINGS, iterations=2, accumulate=2), model=accumulated)
+    expected = _sgd(build(**calm))
+    gradients = torch.zeros_like(expected.critic[0].weight)
+    for step in range(2):  # the critic's loss does not depend on the generator's update, as there is none
+        batch = Source().batch(step, CPU)
+        fake = expected.module(batch.opacity + 0.1 * expected.noise(batch)).detach()
+        loss = (expected.critic(fake) + 1).square().mean() + (expected.critic(batch.clear) - 1).square().mean()
+        gradients += torch.autograd.grad(loss, expected.critic[0].weight)[0] / 2
+    moved = accumulated.critic[0].weight.detach() - expected.critic[0].weight.detach()
+    assert torch.allclose(moved, -0.1 * gradients, atol=1e-6) and gradients.abs().max() > 1e-4
+
+
+def _sgd(model: Method) -> Method:
+    model.optimizers = lambda: {  # type: ignore[method-assign]
+        "G": torch.optim.SGD(model.module.parameters(), lr=0.0),
+        "D": torch.optim.SGD(model.critic.parameters(), lr=0.1),
+    }
+    model.lr_factor = lambda step, total: 1.0  # type: ignore[method-assign]
+    return model
+
+
+def test_learning_rate_follows_the_method(tmp_path: Path) -> None:
+    _, model = fit(tmp_path)
+    rates = [line["lr_G"] for line in losses(tmp_path)]
+    assert rates == pytest.approx([0.01 * model.lr_factor(step, 8) for step in range(8)])
+    assert rates[0] == rates[3] == pytest.approx(0.01) and rates[7] == pytest.approx(0.0025)
+    interrupt(tmp_path / "cut", 7)
+    fit(tmp_path / "cut")
+    assert [line["lr_G"] for line in losses(tmp_path / "cut")] == rates
+
+
+def test_default_schedule_is_constant_then_linear_to_zero() -> None:
+    factors = [build().lr_factor(step, 100) for step in range(101)]
+    assert factors[:50] == [1.0] * 50 and factors[75] == pytest.approx(0.5) and factors[100] == 0.0
+
+
+@pytest.mark.parametrize("changes", [{"precision": "bf16"}, {"channels_last": True}, {"precision": "bf16", "channels_last": True}])
+def test_fast_paths_stay_near_the_plain_one(tmp_path: Path, changes: dict[str, Any]) -> None:
+    fit(tmp_path / "plain", model=build(own_noise=False))
+    fit(tmp_path / "fast", replace(SETTINGS, **changes), model=build(own_noise=False))
+    plain, fast = losses(tmp_path / "plain"), losses(tmp_path / "fast")
+    assert [x["g"] for x in fast] == pytest.approx([x["g"] for x in plain], rel=0.05)
+    if "precision" in changes:
+        assert [x["g"] for x in fast] != [x["g"] for x in plain], "autocast was on"
+    assert all(v.dtype == torch.float32 for k, v in weights(tmp_path / "fast" / "weights.pth").items() if "weight" in k)
+
+
+def test_networks_are_compiled_child_by_child() -> None:
+    class Wrapper(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(2, 2)  # Wrapper has no forward: its methods call this
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.wrapper = nn.Linear(2, 2), Wrapper()
+
+    model = Model()
+    engine.compile_networks(model)
+    assert model.net._compiled_call_impl is not None and model.wrapper.inner._compiled_call_impl is not None
+    assert model.wrapper._compiled_call_impl is None
+    assert set(model.state_dict()) == set(Model().state_dict()), "weights keep their names"
+
+
+@pytest.mark.slow
+def test_compiled_training_is_finite_and_near_the_plain_one(tmp_path: Path) -> None:
+    fit(tmp_path / "plain", model=build(own_noise=False))
+    fit(tmp_path / "compiled", replace(SETTINGS, compile=True), model=build(own_noise=False))
+    plain, compiled = losses(tmp_path / "plain"), losses(tmp_path / "compiled")
+    assert [x["g"] for x in compiled] == pytest.approx([x["g"] for x in plain], rel=1e-3)
+
+
+# -- checkpoints -----------------------------------------------------------------------------------------------------------
+
+
+def test_checkpoint_with_history_buffers_resumes_under_weights_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, step = build(), METHODS.get("toy").step
+
+    def logged(self: Any, batch: Batch, *args: Any) -> Any:
+        hub = MessageHub.get_current_instance()
+        hub.update_scalar("train/own", np.float64(batch.draws.step))
+        hub.update_info("note", np.float32(0.5))
+        return step(self, batch, *args)
+
+    monkeypatch.setattr(METHODS.get("toy"), "step", logged)
+    with pytest.raises(Interrupted):
+        fit(tmp_path, source=Source(stop=5), model=model)
+    checkpoint = torch.load(tmp_path / "iter_4.pth", weights_only=True)
+    buffer = checkpoint["message_hub"]["log_scalars"]["train/own"]
+    assert isinstance(buffer, HistoryBuffer) and buffer.mean() == pytest.approx(1.5) and buffer.current() == 3
+    assert buffer.statistics("mean") == pytest.approx(1.5)
+    fit(tmp_path)
+    assert len(losses(tmp_path)) == 8
+
+
+class Evil:
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(Path(os.environ["EVIL_TARGET"])),)
+
+
+def test_a_checkpoint_that_runs_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVIL_TARGET", str(tmp_path / "pwned"))
+    interrupt(tmp_path, 5)
+    content = torch.load(tmp_path / "iter_4.pth", weights_only=True)
+    torch.save({**content, "evil": Evil()}, tmp_path / "iter_4.pth")
+    with pytest.raises(BenchError, match=r"iter_4.pth cannot be loaded .*Remove it and run the same command again"):
+        fit(tmp_path)
+    assert not (tmp_path / "pwned").exists()
+    pickle.loads(pickle.dumps(Evil()))  # the same bytes do run code where pickle is allowed to
+    assert (tmp_path / "pwned").exists()
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_carries_on(tmp_path: Path) -> None:
+    straight, _ = fit(tmp_path / "straight")
+    interrupt(tmp_path / "cut", 7)
+    last = tmp_path / "cut" / "iter_6.pth"
+    last.write_bytes(last.read_bytes()[:1000])
+    with pytest.raises(BenchError, match=r"iter_6.pth cannot be loaded"):
+        fit(tmp_path / "cut")
+    last.unlink()
+    resumed, _ = fit(tmp_path / "cut")
+    assert resumed.weights_id == straight.weights_id
+
+
+def test_a_checkpoint_of_other_networks_is_an_error_not_a_warning(tmp_path: Path) -> None:
+    interrupt(tmp_path, 5)
+    content = torch.load(tmp_path / "iter_4.pth", weights_only=True)
+    del content["state_dict"]["module.weight"]
+    torch.save(content, tmp_path / "iter_4.pth")
+    with pytest.raises(BenchError, match=r"iter_4.pth cannot be loaded"):
+        fit(tmp_path)
+
+
+def test_checkpoints_appear_whole_and_only_two_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = []
+    rename = os.replace
+
+    def watched(source: Any, target: Any) -> None:
+        if str(target).endswith(".pth") and "iter_" in str(target):
+            whole.append(torch.load(source, weights_only=True)["meta"]["iter"])
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", watched)
+    fit(tmp_path)
+    assert whole == [2, 4, 6, 8]
+    assert sorted(p.name for p in tmp_path.glob("*.pth")) == ["iter_6.pth", "iter_8.pth", "weights.pth"]
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
+def test_latest_checkpoint_goes_by_number_and_ignores_unfinished_ones(tmp_path: Path) -> None:
+    assert engine.latest_checkpoint(tmp_path) is None
+    for name in ("iter_9.pth", "iter_10.pth", ".iter_11.pth.tmp", "iter_x.pth"):
+        (tmp_path / name).touch()
+    assert engine.latest_checkpoint(tmp_path) == (tmp_path / "iter_10.pth", 10)
+
+
+def test_weights_of_other_networks_name_the_file(tmp_path: Path) -> None:
+    fit(tmp_path)
+    with pytest.raises(BenchError, match=r"weights.pth does not fit Linear: "):
+        engine.load_weights(nn.Linear(2, 2), tmp_path / "weights.pth")
+    (tmp_path / "weights.pth").write_text("not weights")
+    with pytest.raises(BenchError, match=r"weights.pth does not fit Linear: "):
+        engine.load_weights(nn.Linear(2, 2), tmp_path / "weights.pth")
+
+
+# -- bad numbers, full disks -----------------------------------------------------------------------------------------------
+
+
+def test_nan_names_iteration_and_term_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"loss 'g' is nan at iteration 6\. Last good checkpoint kept: .*iter_4.pth\. Lower"):
+        fit(tmp_path, model=build(nan_at=6))
+    assert sorted(p.name for p in tmp_path.glob("*.pth")) == ["iter_2.pth", "iter_4.pth"]
+    assert all(np.isfinite(v) for line in losses(tmp_path) for v in line.values())
+
+
+def test_nan_between_two_looks_never_reaches_a_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"'g' is nan at iteration 4\. .*iter_2.pth"):
+        engine.fit(build(nan_at=4), Source(), SETTINGS, tmp_path, "train", 0, "toy", CPU, Progress("", quiet=True), 100)
+    assert not (tmp_path / "iter_4.pth").exists()
+
+
+def test_nan_before_the_first_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"at iteration 1\. Last good checkpoint kept: none yet"):
+        fit(tmp_path, model=build(nan_at=1))
+
+
+def test_full_disk_keeps_the_last_checkpoint_and_carries_on_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    straight, _ = fit(tmp_path / "straight")
+    rename = os.replace
+
+    def full(source: Any, target: Any) -> None:
+        if str(target).endswith("iter_6.pth"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(BenchError, match=r"no space left on device .*iter_6.pth\. Last good checkpoint kept: .*iter_4.pth"):
+        fit(tmp_path / "full")
+    assert not list((tmp_path / "full").glob(".*.tmp")), "half a checkpoint would fill the disk for good"
+    monkeypatch.setattr(os, "replace", rename)
+    resumed, _ = fit(tmp_path / "full")
+    assert resumed.weights_id == straight.weights_id
+
+
+def test_full_disk_is_told_for_weights_and_any_other_file(tmp_path: Path) -> None:
+    """/dev/full answers every write as a full disk does."""
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    target = tmp_path / "weights.pth"
+    target.write_text("old")
+    (tmp_path / f".weights.pth.{os.getpid()}.tmp").symlink_to("/dev/full")
+    with pytest.raises(BenchError, match=r"no space left on device while writing .*weights.pth"):
+        engine.save_tensors(target, {"a": torch.zeros(1000)})
+    assert target.read_text() == "old"
+
+    def fill(temporary: Path) -> None:
+        temporary.write_text("half")
+        raise OSError(errno.EDQUOT, "quota")
+
+    with pytest.raises(BenchError, match="no space left"):
+        replace_atomically(target, fill)
+    assert [p.name for p in tmp_path.iterdir()] == ["weights.pth"]
+
+
+def test_collapse_watch() -> None:
+    watch = hooks.CollapseWatch()
+    watch.see(50, {"mask_a": 0.0})
+    assert not watch.warnings, "the first steps do not count"
+    watch.see(200, {"mask_a": 0.0, "mask_b": 0.999, "g": 0.0})
+    assert "empty" in watch.warnings["mask_a"] and "covers" in watch.warnings["mask_b"] and len(watch.warnings) == 2
+    watch.see(300, {"mask_a": 0.2, "mask_b": 0.999})
+    assert set(watch.warnings) == {"mask_b"}
