@@ -46,6 +46,7 @@ def join_processes(device: torch.device) -> None:
     """
     if world()[1] == 1 or dist.is_initialized():
         return
+    os.environ.setdefault("MKL_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))  # or mmengine does it, with a warning
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(days=1))

@@ -168,12 +168,14 @@ class BenchRunner(Runner):  # type: ignore[misc]
         super().__init__(**kwargs)
 
     def wrap_model(self, model_wrapper_cfg: Any, model: nn.Module) -> nn.Module:
-        """Move the model to its device; every process starts from the first one's weights."""
-        model = model.to(self.device)
+        """Move the model to its device; gradients are averaged by `ParallelOptimWrapper`."""
+        return model.to(self.device)
+
+    def _init_model_weights(self) -> None:
+        """Every process starts from the first one's weights. (mmengine's own fails on a module's extra state.)"""
         if get_world_size() > 1:
-            for tensor in itertools.chain(model.parameters(), model.buffers()):
+            for tensor in itertools.chain(self.model.parameters(), self.model.buffers()):
                 broadcast(tensor.data)
-        return model
 
     def checkpoint_due(self, done: int) -> bool:
         """True when a checkpoint is written after `done` steps."""
@@ -207,9 +209,8 @@ class BenchRunner(Runner):  # type: ignore[misc]
         try:
             return super().load_checkpoint(filename, map_location, strict=True, revise_keys=[])
         except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
-            why = (str(error).splitlines() or [type(error).__name__])[0]
             raise BenchError(
-                f"checkpoint {filename} cannot be loaded ({why}). Remove it and run the same command again: training carries "
+                f"checkpoint {filename} cannot be loaded ({_why(error)}). Remove it and run the same command again: training carries "
                 "on from the checkpoint before, or starts anew."
             ) from error
 
@@ -374,11 +375,17 @@ def load_weights(model: nn.Module, path: Path) -> None:
     """
     try:
         model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except (OSError, RuntimeError) as error:
-        first = str(error).splitlines()[0]
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise BenchError(
-            f"{path} does not fit {type(model).__name__}: {first}. Train again, or name the right file."
+            f"{path} does not fit {type(model).__name__}: {_why(error)}. Train again, or name the right file."
         ) from error
+
+
+def _why(error: Exception) -> str:
+    """What is wrong with a file of tensors, in one line."""
+    if isinstance(error, pickle.UnpicklingError):
+        return "it is damaged, or holds more than tensors and plain values"
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def compile_networks(model: nn.Module) -> None:

@@ -70,6 +70,70 @@ def spawn(*words: Any, module: str = "bench", **environment: str) -> Answer:
     return Answer(done.returncode, done.stdout, done.stderr)
 
 
+_FORKING = """
+import json, os, sys
+import bench.pipeline, bench.external, evaluators.fidelity, evaluators.faithfulness, methods.ours
+from bench import cli
+for line in sys.stdin:
+    words, environment, output = json.loads(line)
+    child = os.fork()
+    if not child:
+        os.environ.update(environment)
+        for stream in (1, 2):
+            os.dup2(os.open(output + str(stream), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+        sys.argv = ["bench", *words]
+        code = 1
+        try:
+            code = cli._main(words)
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+class Forks:
+    """Calls ``bench`` in processes of their own that need not import torch anew: copies of one that has."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.parent = subprocess.Popen(
+            [sys.executable, "-c", _FORKING], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+
+    def start(self, *words: Any, **environment: str) -> int:
+        """Start a command; returns its process id."""
+        assert self.parent.stdin is not None and self.parent.stdout is not None
+        self.parent.stdin.write(json.dumps([[str(w) for w in words], environment, str(self.place / "stream")]) + "\n")
+        self.parent.stdin.flush()
+        return int(self.parent.stdout.readline())
+
+    def finish(self) -> Answer:
+        """Wait for the command that was started."""
+        assert self.parent.stdout is not None
+        code = int(self.parent.stdout.readline())
+        return Answer(code, *((self.place / f"stream{n}").read_text() for n in (1, 2)))
+
+    def __call__(self, *words: Any, **environment: str) -> Answer:
+        """Start a command and wait for it."""
+        self.start(*words, **environment)
+        return self.finish()
+
+
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    """`Forks` for the tests of one file."""
+    made = Forks(tmp_path_factory.mktemp("forks"))
+    yield made
+    assert made.parent.stdin is not None
+    made.parent.stdin.close()
+    made.parent.wait(60)
+
+
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Decoded images and priors that the tests of one worker share."""
