@@ -215,6 +215,7 @@ def _experiment(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
     parser.add_argument("--threads", type=_natural, default=0, help="compute threads (default: all cores)")
     parser.add_argument("--workers", type=_positive, default=max(1, min(8, os.cpu_count() or 1)), help="decoding processes")
+    parser.add_argument("--tracker", action="append", default=[], choices=("tensorboard",), help="send losses there, too")
     parser.add_argument(
         "--log-interval", type=_positive, default=10, metavar="STEPS", help="training steps between log lines"
     )
@@ -259,6 +260,7 @@ def _spec(options: argparse.Namespace, methods: tuple[str, ...]) -> Any:
     cache = Path(options.cache or os.environ.get("BENCH_CACHE") or runs / "cache")
     run_options = config.RunOptions(
         runs=runs, cache=cache, device=options.device, workers=options.workers, log_interval=options.log_interval,
+        trackers=tuple(options.tracker),
         assets=asset_folders(options.assets),
     )  # fmt: skip
     from bench.experiment import EMBEDDED, RunSpec

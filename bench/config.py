@@ -118,6 +118,7 @@ class RunOptions:
         workers: processes that decode images.
         log_interval: steps between log lines.
         assets: folders searched for weight files, first match wins.
+        trackers: mmengine visualizer back-ends that get the losses besides ``log.jsonl`` (``tensorboard``).
     """
 
     runs: Path = Path("runs")
@@ -126,6 +127,7 @@ class RunOptions:
     workers: int = 2
     log_interval: int = 10
     assets: tuple[Path, ...] = ()
+    trackers: tuple[str, ...] = ()
 
 
 #: Sections whose second level names a method, an evaluator or a dataset, and is checked against its own Config.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,13 @@ def build_data(dataset: Dataset, split: str, size: int, domains: tuple[str, ...]
 
 def _augment(experiment: Experiment) -> Augment:
     return Augment(min_crop=experiment.data.min_crop, rotation=experiment.data.rotate)
+
+
+def _backends(experiment: Experiment) -> list[dict[str, Any]]:
+    """The visualizer back-ends of the run, of the first process only."""
+    if "tensorboard" in experiment.spec.options.trackers and find_spec("tensorboard") is None:
+        raise BenchError("--tracker tensorboard: the package is not installed. pip install tensorboard, or leave the flag out.")
+    return [] if _quiet() else [{"type": f"{name.capitalize()}VisBackend"} for name in experiment.spec.options.trackers]
 
 
 def _quiet() -> bool:
@@ -83,7 +91,7 @@ def _train_prior(experiment: Experiment, folder: Path, key: str) -> tuple[DenseP
     batches = LabelledBatches(sets, findings, experiment.seed, config.batch_size, config.size, _augment(experiment))
     result = fit(
         PriorTraining(prior, config.lr), batches, settings, folder / "train", "train", experiment.seed, f"prior-{key}",
-        experiment.device, Progress("prior", _quiet()), experiment.spec.options.log_interval,
+        experiment.device, Progress("prior", _quiet()), experiment.spec.options.log_interval, _backends(experiment),
     )  # fmt: skip
     save_tensors(folder / "weights.pth", prior.net.state_dict())
     held_out = [experiment.images(n, "val", size) for n in experiment.prior_names]
@@ -159,7 +167,7 @@ def train(experiment: Experiment, name: str, seed: int) -> None:
         results[stage] = fit(
             method, batches, settings, folder / "train" / stage, stage, seed, f"{name}-{key}-{stage}", experiment.device,
             Progress(f"train {name}" + (f" ({stage})" if len(cls.stages) > 1 else ""), _quiet()),
-            experiment.spec.options.log_interval,
+            experiment.spec.options.log_interval, _backends(experiment),
         )  # fmt: skip
     if rank:
         return

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from conftest import TINY, Bench, folder, records, spawn
 
+from bench.data.sampling import _Share
+from bench.errors import UsageError
+
 OWN = ("--set", "methods.toy.own_noise=false", "--set", "train.batch_size=4")
 TWO = "torch.distributed.run --standalone --nproc-per-node 2 -m bench"
 
@@ -36,8 +39,8 @@ def test_two_processes_equal_one(bench: Bench, toy: tuple[str, ...], tmp_path: P
     assert found[0]["key"] == found[1]["key"], "the number of processes is no part of the question"
     assert answer.out.count("train     toy") == 1, "one process speaks"
 
-    again = spawn("run", *words, "--runs", tmp_path / "two", "--cache", cache, module=TWO)
-    assert again.code == 0 and "train     toy" not in again.out
+    again = bench("run", *words, "--runs", tmp_path / "two", "--cache", cache)
+    assert again.code == 0 and "plan      7 stages cached\n" in again.out
 
 
 def test_a_failure_in_training_ends_both_processes(tmp_path: Path, cache: Path) -> None:
@@ -48,10 +51,7 @@ def test_a_failure_in_training_ends_both_processes(tmp_path: Path, cache: Path) 
     assert sorted(p.name for p in (tmp_path / "runs" / "toy").rglob("iter_*.pth")) == ["iter_2.pth"]
 
 
-def test_a_batch_that_cannot_be_shared_out(bench: Bench, toy: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    from bench.data.sampling import _Share
-    from bench.errors import UsageError
-
+def test_a_batch_that_cannot_be_shared_out() -> None:
     with pytest.raises(UsageError, match="batch size 3 cannot be divided among 2 processes; use a multiple"):
         _Share(3, 0, 2)
     assert [_Share(4, rank, 2).start for rank in (0, 1)] == [0, 2]

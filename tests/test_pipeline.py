@@ -1,0 +1,358 @@
+"""Plans and runs: what is done, what is skipped, what a failure takes with it, what a run leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import TINY, TOY, Bench, Forks, folder, forget_imports, records, scores
+
+from bench import suites
+from bench.files import lock
+
+Toy = tuple[str, ...]
+ALL_DONE = {
+    "data synthetic/train": "cached", "data synthetic/test": "cached", "translate original": "cached", "score original": "cached",
+    "train toy": "cached", "translate toy": "cached", "score toy": "cached",
+}  # fmt: skip
+
+
+def plan(bench: Bench, *words: Any, code: int = 0) -> list[dict[str, str]]:
+    answer = bench("run", *words, "--dry-run", "--json")
+    assert answer.code == code, answer.err
+    return json.loads(answer.out)
+
+
+def statuses(bench: Bench, *words: Any) -> dict[str, str]:
+    rows = plan(bench, *words)
+    return {f"{row['stage']} {row['what'].split(' ')[0].rstrip(':')}": row["status"] for row in rows}
+
+
+@pytest.fixture
+def done(bench: Bench, toy: Toy, tmp_path: Path) -> Path:
+    """A finished run's results folder."""
+    answer = bench("run", *toy)
+    assert answer.code == 0, answer.err
+    return tmp_path / "runs"
+
+
+# -- plans -----------------------------------------------------------------------------------------------------------------
+
+
+def test_plan_of_every_folder_state(bench: Bench, tmp_path: Path) -> None:
+    words = ("--method", "toy", "--suite", "toy-score", *TINY, "--runs", str(tmp_path / "runs"))
+    assert statuses(bench, *words) == dict.fromkeys(ALL_DONE, "to do")
+    assert not (tmp_path / "runs" / "toy").exists(), "a dry run leaves nothing behind"
+
+    broken = bench("run", *words, "--set", "methods.toy.error_at=5")  # another key: another folder, with the same data
+    assert broken.code == 1
+    cached = {name: "cached" for name in ALL_DONE if "toy" not in name}
+    assert statuses(bench, *words) == {**dict.fromkeys(ALL_DONE, "to do"), **cached}
+    todo = {"train toy": "resume at step 4", "translate toy": "to do", "score toy": "to do"}
+    assert statuses(bench, *words, "--set", "methods.toy.error_at=5") == {**cached, **todo}
+
+    assert bench("run", *words).code == 0
+    assert statuses(bench, *words) == ALL_DONE
+    run = next(p.parent for p in (tmp_path / "runs" / "toy").rglob("train.json"))
+    manifest = next(run.rglob("manifest.json"))
+    manifest.unlink()
+    assert statuses(bench, *words) == {**ALL_DONE, "translate toy": "to do"}
+    (run / "train.json").write_text("{")
+    assert statuses(bench, *words)["train toy"] == "resume at step 6"
+
+
+def test_second_run_does_nothing(bench: Bench, done: Path, toy: Toy) -> None:
+    before = {p: p.stat().st_mtime_ns for p in done.rglob("*") if p.is_file() and p.suffix in (".pth", ".png", ".json", ".npy")}
+    answer = bench("run", *toy)
+    assert answer.code == 0 and "plan      7 stages cached" in answer.out
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    assert "Change" in answer.out and "toy" in answer.out, "the leaderboard is printed all the same"
+
+
+@pytest.mark.parametrize(
+    ("change", "again"),
+    [
+        (("--set", "evaluators.toy-score.factor=2"), {"score toy", "score original"}),
+        (("--set", "methods.toy.lr=0.02"), {"train toy", "translate toy", "score toy"}),
+        (("--set", "train.iterations=7"), {"train toy", "translate toy", "score toy"}),
+        (("--seeds", "1"), {"train toy", "translate toy", "score toy"}),
+        (("--set", "train.checkpoint_interval=5"), set()),
+        (("--log-interval", "3"), set()),
+        (("--workers", "2"), set()),
+        (("--data", "synthetic-icu,images=8"), {"data synthetic-icu/test"}),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, tuple) else "",
+)
+def test_a_change_redoes_only_what_depends_on_it(bench: Bench, done: Path, toy: Toy, change: Toy, again: set[str]) -> None:
+    rows = plan(bench, *toy, *change)
+    left = {f"{r['stage']} {r['what'].split(' ')[0].rstrip(':')}" for r in rows if r["status"] != "cached"}
+    if "synthetic-icu,images=8" in change:  # a further test set: translations and scores of it, no training
+        assert {r["what"] for r in rows if r["status"] == "cached"} >= {"toy: synthetic", "toy: toy-score on synthetic"}
+        assert left >= again and "train toy" not in left
+    else:
+        assert left == again
+
+
+@pytest.mark.parametrize(
+    ("stage", "again"),
+    [
+        ("train", {"train toy", "translate toy", "score toy"}),
+        ("translate", {"translate toy", "score toy"}),
+        ("score", {"score toy"}),
+    ],
+)
+def test_force(bench: Bench, done: Path, toy: Toy, stage: str, again: set[str]) -> None:
+    before, log = scores(done), next(done.rglob("log.jsonl")).stat().st_ino
+    assert {n for n, s in statuses(bench, *toy, "--force", stage).items() if s != "cached"} == again
+    assert statuses(bench, *toy) == ALL_DONE, "a dry run removes nothing"
+    answer = bench("run", *toy, "--force", stage)
+    assert answer.code == 0
+    for name in ("train", "translate", "score"):
+        assert (f"{name:<9} toy" in answer.out) == (f"{name} toy" in again)
+        assert f"{name:<9} original" not in answer.out, "the shared baseline was not asked for"
+    assert scores(done) == before
+    assert (next(done.rglob("log.jsonl")).stat().st_ino != log) == (stage == "train")
+
+
+def test_blocked_stages_say_why_and_exit_3(bench: Bench, toy: Toy, tmp_path: Path) -> None:
+    words = (*toy, "--suite", "all", "--set", "prior.weights=nowhere.pth")
+    rows = plan(bench, *words, code=3)
+    blocked = {row["what"]: row["why"] for row in rows if row["status"] == "blocked"}
+    assert "prior.weights=nowhere.pth not found. Searched: " in blocked["the finding classifier"]
+    assert any(row["what"].startswith("toy on") and row["status"] == "to do" for row in rows), "the rest is shown as it stands"
+    dry = bench("run", *words, "--dry-run")
+    assert "blocked" in dry.out and dry.err.startswith("error: prior.weights=nowhere.pth")
+    real = bench("run", *words)
+    assert real.code == 3 and real.err.count("nowhere.pth not found") == 1
+    assert not (tmp_path / "runs" / "toy").exists(), "nothing is started that cannot be finished"
+
+
+def test_left_out_is_told_with_its_reason(bench: Bench, toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plugin = tmp_path / "picky.py"
+    plugin.write_text(
+        "import sys\nfrom bench.registry import EVALUATORS, import_file, register_evaluator\n"
+        f"import_file({str(TOY)!r})\nBase = EVALUATORS.get('toy-score')\n"
+        "@register_evaluator('needs-boxes')\nclass A(Base):\n    needs = frozenset({'nothing-has-this'})\n"
+        "@register_evaluator('needs-many')\nclass B(Base):\n    min_images = 500\n"
+    )
+    for name, reason in (("needs-boxes", "synthetic has no nothing-has-this"), ("needs-many", "at least 500 needed")):
+        rows = plan(bench, *toy, "--import", plugin, "--suite", name)
+        assert [row["status"] for row in rows if row["stage"] == "score"] == ["left out"] * 2
+        assert all(reason in row["why"] for row in rows if row["stage"] == "score")
+        forget_imports()
+    answer = bench("run", *toy, "--import", plugin, "--suite", "needs-many")
+    assert answer.code == 0 and "left out: needs-many: synthetic has" in answer.out
+
+
+# -- failures --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_failing_evaluator_fails_alone(bench: Bench, toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(suites.SUITES, "both", ("toy-broken", "toy-score"))
+    answer = bench("run", *toy, "--suite", "both")
+    assert answer.code == 1
+    found = records(tmp_path / "runs")
+    assert len(found) == 4
+    for name, record in found.items():
+        broken = name.endswith("toy-broken")
+        assert record["status"] == ("failed" if broken else "ok")
+        assert (record.get("error") == "RuntimeError: cannot score this") == broken
+        assert bool(record["scores"]) != broken
+    assert "error: score toy: toy-broken on synthetic: evaluator 'toy-broken' failed on synthetic for 'toy'" in answer.err
+    assert "2 stages not done: score original: toy-broken on synthetic; score toy: toy-broken" in answer.last
+    assert "failed" in answer.out, "the table shows it"
+
+    mended = bench("run", *toy, "--suite", "both", "--set", "evaluators.toy-broken.broken=false")
+    assert mended.code == 0 and "train     toy" not in mended.out
+    assert {r["status"] for r in records(tmp_path / "runs").values()} == {"ok"}
+
+
+def test_a_failed_record_is_tried_again(bench: Bench, toy: Toy, tmp_path: Path) -> None:
+    assert bench("run", *toy, "--suite", "toy-broken").code == 1
+    assert statuses(bench, *toy, "--suite", "toy-broken")["score toy"] == "to do"
+
+
+def test_a_failing_method_stops_only_itself(bench: Bench, toy: Toy, tmp_path: Path) -> None:
+    plugin = tmp_path / "second.py"
+    plugin.write_text(
+        "from bench.registry import METHODS, register_method\n"
+        "@register_method('toy-too')\nclass Second(METHODS.get('toy')):\n    pass\n"
+    )
+    words = [*toy, "--import", plugin, "--method", "toy,toy-too", "--set", "methods.toy.error_at=3"]
+    answer = bench("run", *words)
+    assert answer.code == 1
+    assert set(records(tmp_path / "runs")) == {"toy-too/synthetic--toy-score", "original/synthetic--toy-score"}
+    assert "error: train toy on synthetic, 6 iterations: ValueError: the method itself is wrong (see " in answer.err
+    told = Path(answer.err.split("(see ")[1].split(")")[0])
+    assert "toy.py" in told.read_text() and "raise ValueError" in told.read_text()
+    assert "3 stages not done: train toy on synthetic, 6 iterations; translate toy: synthetic; score toy" in answer.last
+
+
+def test_nan_loss_is_one_line_with_the_checkpoint_kept(bench: Bench, toy: Toy, tmp_path: Path) -> None:
+    answer = bench("run", *toy, "--set", "methods.toy.nan_at=5")
+    assert answer.code == 1
+    line = next(text for text in answer.err.splitlines() if "training stopped" in text)
+    assert "loss 'g' is nan at iteration 5. Last good checkpoint kept: " in line and "iter_4.pth" in line
+    assert next((tmp_path / "runs" / "toy").rglob("iter_4.pth")).is_file()
+    assert set(records(tmp_path / "runs")) == {"original/synthetic--toy-score"}, "finished work is kept"
+
+
+def test_full_disk_while_a_record_is_written(bench: Bench, toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import errno
+
+    rename = os.replace
+
+    def full(source: Any, target: Any) -> None:
+        if "/toy/" in str(target) and "records" in str(target) and str(target).endswith(".json"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    answer = bench("run", *toy)
+    assert answer.code == 1 and "no space left on device while writing " in answer.err and "synthetic--toy-score.json" in answer.err
+    monkeypatch.setattr(os, "replace", rename)
+    again = bench("run", *toy)
+    assert again.code == 0 and "train     toy" not in again.out and len(records(tmp_path / "runs")) == 2
+
+
+def test_full_disk_for_the_log(bench: Bench, toy: Toy, tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    assert bench("run", *toy, "--set", "methods.toy.error_at=3").code == 1
+    log = next((tmp_path / "runs" / "toy").rglob("log.jsonl"))
+    log.unlink()
+    log.symlink_to("/dev/full")
+    answer = bench("run", *toy, "--set", "methods.toy.error_at=3")
+    assert answer.code == 1 and "No space left on device" in answer.last and len(answer.err.splitlines()) == 1
+
+
+# -- what a run leaves -----------------------------------------------------------------------------------------------------
+
+
+def test_run_folder(done: Path) -> None:
+    run = folder(done)
+    assert run.parent.name == "synthetic" and run.name.startswith("seed0-")
+    files = {str(p.relative_to(run)) for p in run.rglob("*") if p.is_file()}
+    for name in (
+        "config.json", "split.json", "train.json", "train/train/log.jsonl", "train/train/weights.pth", "train/train/iter_6.pth",
+        "records/synthetic--toy-score.json", "records/synthetic--toy-score.csv", "pictures/synthetic.png",
+    ):  # fmt: skip
+        assert name in files, name
+    config = json.loads((run / "config.json").read_text())
+    assert config["config"]["methods"] == {
+        "toy": {"lr": 0.01, "nan_at": 0, "error_at": 0, "own_noise": True, "sloppy": True}
+    }, "every default is written out"
+    assert config["config"]["train"]["iterations"] == 6 and config["origin"].startswith("toy.py@")
+    split = json.loads((run / "split.json").read_text())["synthetic"]
+    sides: dict[str, set[str]] = {}
+    for row in split.values():
+        sides.setdefault(row["patient"], set()).add(row["split"])
+    assert len(split) == 24 and all(len(found) == 1 for found in sides.values())
+    (manifest,) = run.rglob("manifest.json")
+    tested = {i for i, row in split.items() if row["split"] == "test"}
+    assert set(json.loads(manifest.read_text())["files"]) == tested == {p.stem for p in (manifest.parent / "images").iterdir()}
+    assert {p.stem for p in (manifest.parent / "masks").iterdir()} == tested
+    assert not [p for p in run.rglob(".*.tmp")]
+
+
+def test_record_is_complete(done: Path) -> None:
+    record = records(done)["toy/synthetic--toy-score"]
+    assert record["status"] == "ok" and record["schema"] >= 1
+    score = record["scores"]["change"]
+    assert score["n"] == record["n_translated"] == 7 and 0 < score["value"] < 1 and score["std_over"] == "images"
+    assert record["seed"] == 0 and record["evaluator_version"] == 1 and record["params"] == {"factor": 1.0}
+    for name in ("dataset_fingerprint", "reference_fingerprint", "config_fingerprint", "translated_content", "key", "written"):
+        assert isinstance(record[name], str) and len(record[name]) >= 8, name
+    assert {"torch", "mmengine", "numpy", "python"} <= set(record["versions"])
+    assert record["device"]["type"] == "cpu" and record["device"]["threads"] == 1
+    assert record["command"].startswith("bench run --method toy")
+    assert set(record["code"]) == {"revision", "dirty", "sources"} and record["split_by"] == "patient"
+    assert record["cost"]["iterations"] == 6 and record["cost"]["images_seen"] == 12 and record["cost"]["parameters"] > 0
+    assert record["metrics"] == [
+        {"key": "change", "label": "Change", "better": "lower", "unit": "", "digits": 3, "primary": True}
+    ]
+    rows = (folder(done) / "records" / record["per_image"]).read_text().splitlines()
+    assert rows[0] == "image_id,change" and len(rows) == 8
+    values = [float(row.split(",")[1]) for row in rows[1:]]
+    assert sum(values) / 7 == pytest.approx(score["value"])
+
+
+def test_several_seeds_and_methods_share_what_they_can(bench: Bench, toy: Toy, tmp_path: Path) -> None:
+    rows = plan(bench, *toy, "--seeds", "0,1")
+    assert [r["what"] for r in rows if r["stage"] == "train"] == [f"toy seed {s} on synthetic, 6 iterations" for s in (0, 1)]
+    assert len([r for r in rows if r["stage"] == "data"]) == 2
+    assert len([r for r in rows if r["stage"] == "translate" and r["what"].startswith("original")]) == 1
+
+
+def test_changed_translation_is_noticed(bench: Bench, done: Path, toy: Toy) -> None:
+    image = next(folder(done).rglob("images/*.png"))
+    image.write_bytes(next(p for p in image.parent.iterdir() if p != image).read_bytes())
+    for packed in folder(done).rglob("packed-*.npy"):
+        packed.unlink()
+    answer = bench("run", *toy, "--force", "score")
+    assert answer.code == 1 and f"{image.name} was changed after it was made. Translate again: --force translate." in answer.err
+    assert bench("run", *toy, "--force", "translate").code == 0
+
+
+# -- two at once -----------------------------------------------------------------------------------------------------------
+
+
+def test_second_run_on_the_same_folder_says_who_holds_it(bench: Bench, forks: Forks, toy: Toy, tmp_path: Path) -> None:
+    plugin = tmp_path / "wait.py"
+    plugin.write_text(
+        "import time, pathlib\nfrom bench.contracts import Trainable\nold = Trainable.train_step\n"
+        "def step(self, *args, **kwargs):\n    pathlib.Path(__file__).with_name('training').touch()\n"
+        "    while not pathlib.Path(__file__).with_name('go').exists():\n        time.sleep(0.02)\n"
+        "    return old(self, *args, **kwargs)\nTrainable.train_step = step\n"
+    )
+    process = forks.start("run", *toy, "--import", plugin)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "training").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    second = bench("run", *toy)
+    other = bench("run", *toy, "--method", "original")  # shares data and baseline with it, and need not wait for its training
+    (tmp_path / "go").touch()
+    first = forks.finish()
+    assert second.code == 1
+    assert f"is in use by process {process} on " in second.last and "bench run --method toy" in second.last
+    assert "choose another --runs DIR" in second.last
+    assert other.code == 0
+    assert first.code == 0, first.err
+    assert bench("run", *toy).code == 0
+
+
+def test_lock_is_gone_with_its_holder(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    with lock(path, wait=False):
+        pass
+    path.write_text('{"pid": 1, "host": "elsewhere", "command": "bench run"}')  # what a killed process leaves
+    with lock(path, wait=False):
+        pass
+
+
+# -- the real thing --------------------------------------------------------------------------------------------------------
+
+
+def test_ours_with_every_evaluator(bench: Bench, tmp_path: Path, cache: Path) -> None:
+    words = [w for w in TINY if w not in ("--import", str(TOY))]
+    small = ["prior.iterations=3", "prior.batch_size=4", "methods.ours.width=4", "methods.ours.disc_width=4", "methods.ours.n_res=1"]
+    words += [w for s in ("data.size=64", "train.iterations=2", *small) for w in ("--set", s)]
+    words += ["--data", "synthetic-icu,images=6", "--runs", str(tmp_path / "runs"), "--cache", str(cache)]
+    answer = bench("run", "--method", "ours", "--suite", "all", *words)
+    assert answer.code == 0, answer.err
+    found = records(tmp_path / "runs")
+    assert {name.split("/")[0] for name in found} == {"ours", "original"}
+    assert {r["dataset"] for r in found.values()} == {"synthetic", "synthetic-icu"}
+    assert {r["status"] for r in found.values()} == {"ok"}
+    assert all(r["prior"]["trained_by"] == "harness" for r in found.values())
+    assert "FD-cxr" in answer.out and "ours" in answer.out
+    assert (folder(tmp_path / "runs", "ours") / "pictures" / "synthetic.png").is_file()
+    again = bench("run", "--method", "ours", "--suite", "all", *words)
+    assert again.code == 0 and "to do" not in again.out
+    rows = plan(bench, "--method", "ours", "--suite", "all", *words, "--set", "prior.iterations=4")
+    assert {r["stage"] for r in rows if r["status"] == "to do"} == {"prior", "train", "translate", "score"}
+    assert {r["status"] for r in rows if r["stage"] == "data"} == {"cached"}
