@@ -144,7 +144,7 @@ def load(preset: str, file: str | None = None, sets: list[str] | None = None) ->
 
     Args:
         preset: name of a preset.
-        file: YAML or Python file of the user's own, merged over the preset.
+        file: YAML or Python file of the user's own, or the name of a shipped one (``ablation/fa``), merged over the preset.
         sets: ``section.key=value`` assignments, merged last.
 
     Raises:
@@ -156,7 +156,8 @@ def load(preset: str, file: str | None = None, sets: list[str] | None = None) ->
         )
     tree = _read(PRESETS / f"{preset}.yaml")
     if file:
-        _merge(tree, _read(Path(file)))
+        shipped = PRESETS / f"{file}.yaml"
+        _merge(tree, _read(shipped if shipped.is_file() and not Path(file).is_file() else Path(file)))
     for text in sets or []:
         path, found, value = text.partition("=")
         if not found:
