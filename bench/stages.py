@@ -148,14 +148,22 @@ def build_method(experiment: Experiment, name: str, seed: int) -> Method:
     return cls(config, CHANNELS, prior)
 
 
+def _describe(experiment: Experiment, name: str, seed: int) -> None:
+    """Write what a result folder holds, and close the folder to others where its images may not leave their owner."""
+    folder = experiment.folder(name, seed)
+    write_json(folder / "config.json", experiment.describe(name, seed))
+    write_json(folder / "split.json", experiment.splits())
+    if experiment.policy() == "credentialed":
+        folder.chmod(0o700)
+
+
 def train(experiment: Experiment, name: str, seed: int) -> None:
     """Train a method, stage by stage, resuming where an earlier attempt stopped."""
     folder, settings = experiment.folder(name, seed), experiment.spec.config.train
     cls, config = method_config(experiment.spec.config, name)
     rank, processes = world()
     if rank == 0:
-        write_json(folder / "config.json", experiment.describe(name, seed))
-        write_json(folder / "split.json", experiment.splits())
+        _describe(experiment, name, seed)
     method = build_method(experiment, name, seed)
     batches = TranslationBatches(
         experiment.train_set(OPACITY), experiment.train_set(CLEAR), seed, settings.batch_size, experiment.data.size,
@@ -210,9 +218,7 @@ def translate(experiment: Experiment, name: str, seed: int, test: str) -> None:
     """Translate a test set and draw the picture of its first cases."""
     cls, _ = method_config(experiment.spec.config, name)
     folder = experiment.folder(name, seed)
-    if not (folder / "config.json").is_file():
-        write_json(folder / "config.json", experiment.describe(name, seed))
-        write_json(folder / "split.json", experiment.splits())
+    _describe(experiment, name, seed)
     key = experiment.translate_key(experiment.train_key(name, seed), test)
     target, source = translated_folder(folder, test, key), experiment.test_set(test)
     method = trained_method(experiment, name, seed)
