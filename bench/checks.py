@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -38,12 +40,23 @@ def check_method(name: str) -> Iterator[str]:
     yield f"{name}: declares Config, version {cls.version}, licence, paper, directions {', '.join(cls.directions)}"
     config = section_config(cls.Config, load("quick").methods, "methods", name)
     for channels in (1, 3):
-        method = _build(cls, config, channels)
-        if cls.stages:
-            _check_training(name, method, channels)
-        _check_translation(name, method, channels)
+        try:
+            method = _build(cls, config, channels)
+            if cls.stages:
+                _check_training(name, method, channels)
+            _check_translation(name, method, channels)
+        except BenchError:
+            raise
+        except Exception as error:
+            raise ContractError(f"method '{name}': {_told(error)} (with {channels} channels)") from error
         yield f"{name}: works with {channels} channel{'s' if channels > 1 else ''}: trains, translates, saves and loads"
     yield f"{name}: holds the contract"
+
+
+def _told(error: Exception) -> str:
+    """An error of the method's own in one line, with the place it comes from."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{Path(last.filename).name}, line {last.lineno}: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def _check_class(name: str, cls: type) -> None:

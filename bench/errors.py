@@ -39,8 +39,8 @@ class TrainingError(BenchError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return ``" Did you mean 'x'?"`` for the nearest known name, or an empty string."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    """Return ``" Did you mean 'x'?"`` for the nearest known name; an empty string where none is known."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)
     return f" Did you mean '{near[0]}'?" if near else ""
 
 

@@ -151,6 +151,9 @@ def open_method(run: Path, device: torch.device) -> tuple[Method, dict[str, Any]
     if not (run / "train.json").is_file():
         raise UsageError(f"{run} has no train.json: its training did not finish. Run the same `bench run` command again.")
     facts = read_json(run / "config.json")
+    if facts["method"] not in METHODS.names():
+        where = facts["origin"].partition("@")[0]
+        raise UsageError(f"{run} was trained with method '{facts['method']}', which is not built in. Name its file: --import {where}.")
     config: BenchConfig = replace(BenchConfig(), methods=facts["config"]["methods"])
     cls, resolved = method_config(config, facts["method"])
     method = cls(resolved, stages.CHANNELS, _Absent() if "prior" in cls.requires(resolved) else None)

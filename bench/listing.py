@@ -13,7 +13,8 @@ from bench.data.contract import DOMAINS, ImageRecord, Reader
 from bench.data.geometry import Frame
 from bench.errors import BenchError, DataError
 from bench.files import read_json, replace_atomically
-from bench.progress import console, say, warn
+from bench.progress import say, warn
+from bench.progress import show as show_table
 from bench.registry import DATASETS, EVALUATORS, METHODS
 
 
@@ -26,7 +27,7 @@ def show(what: str, long: bool, runs: Path) -> None:
         if section == "runs":
             _runs(runs)
         elif long:
-            console.print(_long(section))
+            show_table(_long(section))
         else:
             for name in _names(section):
                 say(f"  {name}" if len(sections) > 1 else name)
@@ -84,7 +85,7 @@ def _runs(runs: Path) -> None:
             continue
         trained = "yes" if (folder / "train.json").is_file() else "-" if facts["method"] == "original" else "no"
         table.add_row(str(folder), facts["preset"], trained, str(len(list((folder / "records").glob("*.json")))))
-    console.print(table)
+    show_table(table)
 
 
 def show_dataset(reader: Reader, out: Path, size: int, count: int) -> Path:

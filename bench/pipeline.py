@@ -22,7 +22,7 @@ from bench.errors import BenchError, PreflightError
 from bench.experiment import BASELINE, Experiment, RunSpec, evaluator_config, method_config
 from bench.files import lock, write_text
 from bench.plan import BLOCKED, CACHED, LEFT_OUT, TODO, Stage
-from bench.progress import Progress, clock, console, errors, say
+from bench.progress import Progress, clock, errors, say, show
 
 
 @dataclass
@@ -183,7 +183,7 @@ def print_plan(plan: list[Stage], brief: bool = False) -> None:
     table = Table("stage", "what", "status", "why", box=None, pad_edge=False)
     for stage in plan:
         table.add_row(stage.kind, stage.title, stage.status, stage.reason)
-    console.print(table)
+    show(table)
 
 
 def plan_rows(plan: list[Stage]) -> list[dict[str, Any]]:

@@ -145,8 +145,9 @@ def from_file(config: PriorConfig, path: Path, digest: str) -> DensePrior:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0]
         raise PreflightError(
-            f"prior.weights={path} cannot be loaded safely ({str(error).splitlines()[0]}). Save it as a plain state dict: "
+            f"prior.weights={path} cannot be loaded safely ({why}). Save it as a plain state dict: "
             "torch.save(model.state_dict(), file)."
         ) from error
     state = _normalise_keys(content)
@@ -163,7 +164,8 @@ def from_file(config: PriorConfig, path: Path, digest: str) -> DensePrior:
     try:
         prior.net.load_state_dict(state)
     except RuntimeError as error:
-        raise PreflightError(f"prior.weights={path} is not a DenseNet-121: {str(error).splitlines()[1].strip()}") from error
+        why = str(error).splitlines()[1].strip()[:200]
+        raise PreflightError(f"prior.weights={path} is not a DenseNet-121: {why}") from error
     return prior
 
 
@@ -181,7 +183,7 @@ def _normalise_keys(content: Any) -> dict[str, Tensor]:
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
             content = content[name]
     state = {}
-    for key, value in dict(content).items():
+    for key, value in content.items() if isinstance(content, Mapping) else ():
         if not isinstance(value, Tensor):
             continue
         plain = re.sub(r"^(module\.|model\.|densenet121\.)+", "", key)

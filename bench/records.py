@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.contracts import Metric, Score
-from bench.errors import BenchError
+from bench.errors import BenchError, UsageError
 from bench.files import digest, finite, read_json, replace_atomically, write_json
 
 SCHEMA = 1
@@ -139,7 +139,7 @@ def load(folders: Iterable[Path]) -> tuple[list[dict[str, Any]], list[str]]:
     records, warnings = [], []
     for folder in folders:
         if not folder.is_dir():
-            raise BenchError(f"{folder} does not exist. Give a results folder made by `bench run` (default: runs).")
+            raise UsageError(f"{folder} does not exist. Give a results folder made by `bench run` (default: runs).")
         for path in sorted(folder.rglob("records/*.json")):
             try:
                 record = read_json(path)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import TINY, Bench, folder, records, spawn
 
 from bench.data.sampling import _Share
@@ -32,6 +33,10 @@ def test_two_processes_equal_one(bench: Bench, toy: tuple[str, ...], tmp_path: P
     for name in ("g", "d", "lr_G"):
         assert [x[name] for x in b] == pytest.approx([x[name] for x in a], rel=1e-5), name
     assert a[0]["g"] != a[5]["g"]
+    left, right = (torch.load(folder(r) / "train/train/weights.pth", weights_only=True) for r in (one, tmp_path / "two"))
+    for name in ("module.weight", "critic.0.weight", "unused"):
+        assert torch.allclose(left[name], right[name], atol=1e-5), name
+    assert torch.equal(right["unused"], torch.ones(3)), "what has no gradient anywhere is left alone by weight decay"
     found = [records(r)["toy/synthetic--toy-score"] for r in (one, tmp_path / "two")]
     assert found[1]["scores"]["change"]["value"] == pytest.approx(found[0]["scores"]["change"]["value"], rel=1e-2)
     assert [f["cost"]["processes"] for f in found] == [1, 2]

@@ -30,7 +30,7 @@ CPU = torch.device("cpu")
 SETTINGS = TrainConfig(iterations=8, batch_size=2, checkpoint_interval=2)
 
 
-class Interrupted(Exception):
+class InterruptedTrainingError(Exception):
     """Stands for a kill."""
 
 
@@ -45,7 +45,7 @@ class Source:
 
     def __getitem__(self, step: int) -> int:
         if step == self.stop:
-            raise Interrupted
+            raise InterruptedTrainingError
         self.asked.append(step)
         return step
 
@@ -80,7 +80,7 @@ def fit(folder: Path, settings: TrainConfig = SETTINGS, source: Source | None = 
 
 
 def interrupt(folder: Path, step: int, settings: TrainConfig = SETTINGS) -> None:
-    with pytest.raises(Interrupted):
+    with pytest.raises(InterruptedTrainingError):
         fit(folder, settings, Source(stop=step))
 
 
@@ -303,7 +303,7 @@ def test_checkpoint_with_history_buffers_resumes_under_weights_only(tmp_path: Pa
         return step(self, batch, *args)
 
     monkeypatch.setattr(METHODS.get("toy"), "step", logged)
-    with pytest.raises(Interrupted):
+    with pytest.raises(InterruptedTrainingError):
         fit(tmp_path, source=Source(stop=5), model=model)
     checkpoint = torch.load(tmp_path / "iter_4.pth", weights_only=True)
     buffer = checkpoint["message_hub"]["log_scalars"]["train/own"]

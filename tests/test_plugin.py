@@ -71,7 +71,8 @@ def test_through_the_whole_pipeline(bench: Bench, plugin: Path, tmp_path: Path, 
 
     runs = tmp_path / "runs"
     flags = [w for w in TINY if w not in ("--import", TINY[1])]
-    done = bench("run", "--method", "outsider", "--suite", "brightness", "--import", plugin, *flags, "--runs", runs, "--cache", cache)
+    words = ["run", "--method", "outsider", "--suite", "brightness", "--import", plugin, *flags, "--runs", runs, "--cache", cache]
+    done = bench(*words)
     assert done.code == 0, done.err
     found = records(runs)
     assert set(found) == {"outsider/synthetic--brightness", "original/synthetic--brightness"}
@@ -86,9 +87,7 @@ def test_through_the_whole_pipeline(bench: Bench, plugin: Path, tmp_path: Path, 
 
     plugin.write_text(METHOD + "\n# a change of mine\n")  # another file is another method: nothing of the old one counts
     forget_imports()
-    again = bench(
-        "run", "--method", "outsider", "--suite", "brightness", "--import", plugin, *flags, "--runs", runs, "--cache", cache, "--dry-run"
-    )
+    again = bench(*words, "--dry-run")
     assert "cached" not in next(line for line in again.out.splitlines() if line.startswith("train"))
 
 

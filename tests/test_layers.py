@@ -1,0 +1,73 @@
+"""Who may import whom, read from the sources."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+PACKAGES = ("bench", "methods", "evaluators", "leaderboards")
+#: package -> packages it may import when it is loaded.
+ALLOWED = {
+    "bench": {"bench"},
+    "methods": {"bench", "methods"},
+    "evaluators": {"bench", "evaluators"},
+    "leaderboards": {"bench", "leaderboards"},
+}
+#: Imports inside functions that cross the lines above: file -> package.
+LAZY = {"bench/cli.py": {"leaderboards"}}
+SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+
+
+def imports(path: Path) -> Iterator[tuple[str, bool]]:
+    """(module, imported inside a function or for type checking only) of every import in a file."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    late = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test))
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, id(node) in late) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide who imports whom"
+            yield node.module or "", id(node) in late
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_packages_keep_to_their_side(path: Path) -> None:
+    name = str(path.relative_to(ROOT))
+    for module, late in imports(path):
+        top = module.split(".")[0]
+        if top in PACKAGES and top not in ALLOWED[path.relative_to(ROOT).parts[0]]:
+            assert late and top in LAZY.get(name, set()), f"{name} imports {module}"
+
+
+def test_the_rule_finds_what_it_forbids(tmp_path: Path) -> None:
+    path = tmp_path / "x.py"
+    path.write_text("import methods.ours\n\ndef f():\n    from evaluators import fidelity\n")
+    assert list(imports(path)) == [("methods.ours", False), ("evaluators", True)]
+
+
+def test_only_the_engine_imports_mmengines_runner() -> None:
+    found = {str(p.relative_to(ROOT)) for p in SOURCES for module, _ in imports(p) if module.startswith("mmengine.runner")}
+    assert found == {"bench/engine.py"}
+
+
+def test_nothing_imports_tests_or_scripts() -> None:
+    assert not [p for p in SOURCES for module, _ in imports(p) if module.split(".")[0] in ("tests", "scripts", "conftest")]
+
+
+def test_leaderboards_and_the_command_line_load_without_torch() -> None:
+    code = "import sys, bench.cli, bench.config, bench.registry, bench.suites; bench.suites.names(); bench.cli.build_parser()\n"
+    code += "print('torch' in sys.modules)\nimport leaderboards.render, leaderboards.tables\nprint('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
