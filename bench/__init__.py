@@ -1,1 +1,46 @@
-"""cxr-bench: one harness that trains, runs and scores unpaired chest X-ray translation methods."""
+"""cxr-bench: one harness that trains, runs and scores unpaired chest X-ray translation methods.
+
+What a method or evaluator of one's own needs can be imported from here; names are resolved on first use, so that
+``import bench`` stays quick:
+
+    from bench import Method, Translation, register_method
+    from bench import Evaluator, Metric, Score, register_evaluator
+    from bench import Reader, register_dataset
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bench.contracts import Batch, Evaluator, Method, Metric, Score, ScoreJob, Translation, frozen
+    from bench.data.contract import Reader
+    from bench.registry import register_dataset, register_evaluator, register_method
+
+_PUBLIC = {
+    **dict.fromkeys(("Batch", "Evaluator", "Method", "Metric", "Score", "ScoreJob", "Translation", "frozen"), "bench.contracts"),
+    "Reader": "bench.data.contract",
+    **dict.fromkeys(("register_dataset", "register_evaluator", "register_method"), "bench.registry"),
+}
+
+__all__ = [
+    "Batch",
+    "Evaluator",
+    "Method",
+    "Metric",
+    "Reader",
+    "Score",
+    "ScoreJob",
+    "Translation",
+    "frozen",
+    "register_dataset",
+    "register_evaluator",
+    "register_method",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'bench' has no attribute '{name}'")
+    return getattr(import_module(_PUBLIC[name]), name)

@@ -130,6 +130,9 @@ class RunOptions:
     trackers: tuple[str, ...] = ()
 
 
+#: Architectures of the finding classifier.
+PRIOR_ARCHS = ("densenet121", "densenet_small")
+
 #: Sections whose second level names a method, an evaluator or a dataset, and is checked against its own Config.
 _NAMED = ("methods", "evaluators", "datasets")
 
@@ -296,8 +299,13 @@ def _parse(value: Any, hint: Any, where: str) -> Any:
 
 
 def _validate(config: BenchConfig) -> None:
-    data, train = config.data, config.train
+    data, train, prior = config.data, config.train, config.prior
     checks = [
+        (prior.arch in PRIOR_ARCHS, f"prior.arch={prior.arch}: {' or '.join(PRIOR_ARCHS)}."),
+        (prior.size >= 32, f"prior.size={prior.size}: at least 32."),
+        (prior.iterations > 0, f"prior.iterations={prior.iterations}: at least 1."),
+        (prior.batch_size > 1, f"prior.batch_size={prior.batch_size}: at least 2."),
+        (prior.lr > 0, f"prior.lr={prior.lr}: above 0."),
         (data.size >= 16, f"data.size={data.size}: at least 16."),
         (
             data.load_size == 0 or data.load_size >= data.size,

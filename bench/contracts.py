@@ -137,6 +137,14 @@ class Trainable(BaseModel):
         Call ``optim[name].update_params(loss)`` to back-propagate and step (it honours gradient accumulation).
         """
 
+    def networks(self) -> list[nn.Module]:
+        """The modules that ``train.compile`` compiles: those that `step` really calls, as ``module(...)``.
+
+        Default: the direct children, containers without a forward of their own (`nn.ModuleDict`) by their children. Override
+        it where a child is used through other methods (``encode``): compiling such a child would compile nothing.
+        """
+        return [network for child in self.children() for network in _called(child)]
+
     def train_step(self, data: Any, optim_wrapper: OptimWrappers) -> dict[str, Tensor]:  # type: ignore[override]
         """mmengine's entry: the engine's data source hands over ``(batch, stage)``."""
         batch, stage = data
@@ -224,6 +232,17 @@ class FrozenHolder(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FrozenHolder:
         self.module._apply(fn)  # type: ignore[operator, union-attr]
         return super()._apply(fn, recurse)
+
+
+def _called(module: nn.Module) -> Iterator[nn.Module]:
+    """The module, or what it contains where it cannot be called itself; frozen ones are left out."""
+    if isinstance(module, FrozenHolder):
+        return
+    if type(module).forward is not nn.Module.forward:
+        yield module
+    else:
+        for child in module.children():
+            yield from _called(child)
 
 
 @contextmanager

@@ -1,83 +1,34 @@
-"""The engine: trains any `Trainable` through mmengine's Runner. The only file that imports it.
-
-What is patched, and why:
-
-* checkpoints are loaded with ``weights_only=True``; the few types mmengine puts into them are allow-listed;
-* checkpoints are written to a temporary name and renamed, and hold random states (`bench.hooks.RandomStateHook`);
-* resuming starts the data at the right step instead of fetching every batch once more (`StepLoop`);
-* data-parallel training averages gradients in the optimizer wrapper: methods call networks in any order and any number of
-  times per step, which DistributedDataParallel's per-forward bookkeeping does not allow.
-"""
+"""The engine: trains any `Trainable` through mmengine's Runner (`bench.runner`)."""
 
 from __future__ import annotations
 
 import copy
-import errno
 import io
 import itertools
 import os
 import pickle
 import re
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import torch
-from mmengine.dist import all_reduce, all_reduce_params, broadcast, get_world_size, is_main_process
+from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import CheckpointHook
-from mmengine.logging import HistoryBuffer
-from mmengine.optim import OptimWrapper, OptimWrapperDict
-from mmengine.runner import IterBasedTrainLoop, Runner
+from mmengine.optim import OptimWrapperDict
 from mmengine.visualization import Visualizer
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader
 
 from bench.config import TrainConfig
 from bench.contracts import Method, Trainable
 from bench.errors import BenchError, UsageError
 from bench.files import file_digest, replace_atomically, write_json
-from bench.hooks import AccumulationHook, EmaHook, LossHook, RandomStateHook, ScheduleHook, cost
+from bench.hooks import AccumulationHook, CostHook, EmaHook, LossHook, RandomStateHook, ScheduleHook
 from bench.progress import Progress
+from bench.runner import BenchRunner, ParallelOptimWrapper, Source, StepLoop, Steps, StepSampler, why
 
 _COUNTER = itertools.count()
-
-#: Everything besides tensors and plain containers that mmengine's checkpoints may hold.
-torch.serialization.add_safe_globals(
-    [
-        HistoryBuffer,
-        np.ndarray,
-        np.dtype,
-        np._core.multiarray.scalar,  # type: ignore[attr-defined]
-        np._core.multiarray._reconstruct,  # type: ignore[attr-defined]
-        *{type(np.dtype(t)) for t in (np.float64, np.float32, np.int64, np.int32, np.uint8, np.bool_)},
-    ]
-)
-
-
-def _history_state(self: HistoryBuffer) -> dict[str, Any]:
-    """State of a HistoryBuffer without its statistics methods, which are the class's own.
-
-    Pickling them takes a reference to ``getattr``, and allow-listing that would let a checkpoint reach any code.
-    """
-    return {**self.__dict__, "statistics_methods": {}}
-
-
-HistoryBuffer.__getstate__ = _history_state
-
-
-class Source(Protocol):
-    """Training data as a pure function of the step."""
-
-    batch_size: int
-
-    def __getitem__(self, step: int) -> Any:
-        """Raw arrays of this process's share of step `step`."""
-
-    def batch(self, raw: Any, device: torch.device) -> Any:
-        """What `Trainable.step` gets, on `device`."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +40,7 @@ class FitResult:
         weights_id: hash of that file.
         losses: mean losses of the last logging interval.
         warnings: what the loss watch noticed.
-        cost: seconds, images per second, peak memory, GPU seconds of this process's part.
+        cost: seconds, images per second, peak memory and GPU seconds, over all parts of an interrupted training.
     """
 
     weights: Path
@@ -97,128 +48,6 @@ class FitResult:
     losses: dict[str, float]
     warnings: list[str]
     cost: dict[str, Any]
-
-
-class _Steps(Dataset):
-    def __init__(self, source: Source) -> None:
-        self.source = source
-        self.metainfo: dict[str, Any] = {}
-
-    def __getitem__(self, step: int) -> Any:
-        return self.source[step]
-
-
-class _StepSampler(Sampler[int]):
-    def __init__(self, total: int) -> None:
-        self.start, self.total = 0, total
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(self.start, self.total))
-
-    def __len__(self) -> int:
-        return self.total - self.start
-
-
-class StepLoop(IterBasedTrainLoop):  # type: ignore[misc]
-    """Iteration loop that starts the data at the resumed step and runs each step under the wanted precision."""
-
-    def run(self) -> nn.Module:
-        """Train from the current iteration to the last."""
-        runner = self.runner
-        self.dataloader.sampler.start = self._iter
-        runner.call_hook("before_train")
-        runner.call_hook("before_train_epoch")
-        runner.model.train()
-        for raw in self.dataloader:
-            with torch.autocast(runner.device.type, torch.bfloat16, enabled=runner.settings.precision == "bf16"):
-                self.run_iter((runner.source.batch(raw, runner.device), runner.stage))
-        runner.call_hook("after_train_epoch")
-        runner.call_hook("after_train")
-        return runner.model
-
-
-class ParallelOptimWrapper(OptimWrapper):  # type: ignore[misc]
-    """OptimWrapper that back-propagates outside autocast and averages gradients over processes before a step."""
-
-    def backward(self, loss: torch.Tensor, **kwargs: Any) -> None:
-        with torch.autocast(loss.device.type, enabled=False):
-            super().backward(loss, **kwargs)
-
-    def step(self, **kwargs: Any) -> None:
-        if get_world_size() > 1:
-            parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.requires_grad]
-            if parameters:
-                have = torch.tensor([float(p.grad is not None) for p in parameters], device=parameters[0].device)
-                all_reduce(
-                    have, op="sum"
-                )  # every process must reduce the same list; what has no gradient anywhere keeps none
-                parameters = [p for p, n in zip(parameters, have.tolist(), strict=True) if n]
-            for p in parameters:
-                p.grad = torch.zeros_like(p) if p.grad is None else p.grad
-            all_reduce_params([p.grad for p in parameters], coalesce=True, op="mean")
-        super().step(**kwargs)
-
-
-class BenchRunner(Runner):  # type: ignore[misc]
-    """mmengine's Runner without what this project does itself (environment report, config dump, model wrapping)."""
-
-    def __init__(self, source: Source, settings: TrainConfig, device: torch.device, stage: str, **kwargs: Any) -> None:
-        self.source, self.settings, self.device, self.stage = source, settings, device, stage
-        self.last_saved = ""
-        super().__init__(**kwargs)
-
-    def wrap_model(self, model_wrapper_cfg: Any, model: nn.Module) -> nn.Module:
-        """Move the model to its device; gradients are averaged by `ParallelOptimWrapper`."""
-        return model.to(self.device)
-
-    def _init_model_weights(self) -> None:
-        """Every process starts from the first one's weights. (mmengine's own fails on a module's extra state.)"""
-        if get_world_size() > 1:
-            for tensor in itertools.chain(self.model.parameters(), self.model.buffers()):
-                broadcast(tensor.data)
-
-    def checkpoint_due(self, done: int) -> bool:
-        """True when a checkpoint is written after `done` steps."""
-        return done % self.settings.checkpoint_interval == 0 or done == self.max_iters
-
-    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
-        """Write a checkpoint under a temporary name and rename it: a kill leaves the old one whole."""
-        if not is_main_process():
-            return
-        temporary, final = Path(out_dir) / f".{filename}.tmp", Path(out_dir) / filename
-        try:
-            super().save_checkpoint(out_dir, temporary.name, *args, **kwargs)
-            os.replace(temporary, final)
-        except (OSError, RuntimeError) as error:
-            temporary.unlink(missing_ok=True)
-            if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
-                kept = self.last_saved or "none"
-                raise BenchError(
-                    f"no space left on device while writing checkpoint {final}. Last good checkpoint kept: {kept}. "
-                    "Free some space and run the same command again."
-                ) from error
-            raise
-        self.last_saved = str(final)
-
-    def load_checkpoint(self, filename: str, map_location: Any = "cpu", **_: Any) -> Any:
-        """Load a checkpoint, all of it: mmengine's default keeps silent about weights that do not fit.
-
-        Raises:
-            BenchError: it is damaged, or holds what only running code could load.
-        """
-        try:
-            return super().load_checkpoint(filename, map_location, strict=True, revise_keys=[])
-        except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
-            raise BenchError(
-                f"checkpoint {filename} cannot be loaded ({_why(error)}). Remove it and run the same command again: training carries "
-                "on from the checkpoint before, or starts anew."
-            ) from error
-
-    def _log_env(self, env_cfg: Any) -> None:
-        """Records carry the environment; mmengine's report costs seconds."""
-
-    def dump_config(self) -> None:
-        """The run's own config.json is the one."""
 
 
 def set_precision(settings: TrainConfig) -> None:
@@ -245,6 +74,7 @@ def fit(
     progress: Progress,
     log_interval: int = 10,
     backends: list[dict[str, Any]] | None = None,
+    distributed: bool = True,
 ) -> FitResult:
     """Train a model, resuming from its newest checkpoint if there is one.
 
@@ -260,9 +90,11 @@ def fit(
         progress: display.
         log_interval: steps between two log lines.
         backends: further mmengine visualizer back-ends.
+        distributed: all processes of the group train together. False: this one, the first, trains by itself while the
+            others wait elsewhere; nothing collective is called.
 
     Raises:
-        TrainingError: a loss is not finite.
+        TrainingError: a loss or a weight is not finite.
         BenchError: no space is left for a checkpoint.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -274,12 +106,13 @@ def fit(
     if settings.compile:
         compile_networks(model)
     model.to(device)
-    started = time.monotonic()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    optimizers = model.optimizers()
+    processes = get_world_size() if distributed else 1
+    cost = CostHook(device, processes)
     wrappers = OptimWrapperDict(
-        **{n: ParallelOptimWrapper(optimizer=o, accumulative_counts=settings.accumulate) for n, o in optimizers.items()}
+        **{
+            name: ParallelOptimWrapper(processes, optimizer=optimizer, accumulative_counts=settings.accumulate)
+            for name, optimizer in model.optimizers().items()
+        }
     )
     losses = LossHook(folder / "log.jsonl", log_interval, progress)
     ema = EmaHook(settings.ema)
@@ -291,9 +124,10 @@ def fit(
         settings,
         device,
         stage,
+        processes,
         model=model,
         work_dir=str(folder),
-        train_dataloader=DataLoader(_Steps(source), batch_size=None, sampler=_StepSampler(settings.iterations)),
+        train_dataloader=DataLoader(Steps(source), batch_size=None, sampler=StepSampler(settings.iterations)),
         train_cfg={"type": StepLoop, "max_iters": settings.iterations},
         optim_wrapper=wrappers,
         default_hooks={
@@ -312,10 +146,10 @@ def fit(
             *([ema] if settings.ema else []),
             *([AccumulationHook()] if settings.accumulate > 1 else []),
             RandomStateHook(),
+            cost,
         ],
         resume=resumed is not None,
         load_from=str(resumed[0]) if resumed else None,
-        launcher="pytorch" if get_world_size() > 1 else "none",
         env_cfg={"cudnn_benchmark": False},
         log_level="ERROR",
         visualizer=Visualizer.get_instance(
@@ -334,13 +168,12 @@ def fit(
     weights = folder / "weights.pth"
     if is_main_process():
         _save_weights(model, ema, weights)
-    done = settings.iterations - (resumed[1] if resumed else 0)
     return FitResult(
         weights,
         file_digest(weights) if is_main_process() else "",
         losses.recent,
         list(losses.watch.warnings.values()),
-        cost(started, done * source.batch_size, device),
+        cost.total(settings.iterations * source.batch_size),
     )
 
 
@@ -377,28 +210,15 @@ def load_weights(model: nn.Module, path: Path) -> None:
         model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise BenchError(
-            f"{path} does not fit {type(model).__name__}: {_why(error)}. Train again, or name the right file."
+            f"{path} does not fit {type(model).__name__}: {why(error)}. Train again, or name the right file."
         ) from error
 
 
-def _why(error: Exception) -> str:
-    """What is wrong with a file of tensors, in one line."""
-    if isinstance(error, pickle.UnpicklingError):
-        return "it is damaged, or holds more than tensors and plain values"
-    return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-def compile_networks(model: nn.Module) -> None:
-    """Compile the networks (not the step: one compiled function with two backwards fails).
-
-    Modules that are never called themselves, only through methods such as ``encode``, have their children compiled.
-    """
+def compile_networks(model: Trainable) -> None:
+    """Compile a model's networks in place (not the step: one compiled function with two backwards fails)."""
     torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)  # type: ignore[attr-defined]
-    for child in model.children():
-        if type(child).forward is getattr(nn.Module, "forward", None):
-            compile_networks(child)
-        else:
-            child.compile()
+    for network in model.networks():
+        network.compile()
 
 
 def parameter_count(model: nn.Module) -> int:

@@ -25,6 +25,9 @@ from bench.registry import EVALUATORS, METHODS
 
 #: What a run uses when no data is named: the embedded data in the roles of the paper's three test sets.
 EMBEDDED = ("synthetic", "synthetic-icu", "synthetic-clear")
+#: One set of images: dataset, split, side in pixels, domains.
+ImageKey = tuple[str, str, int, tuple[str, ...]]
+
 #: The untranslated images: a row of every leaderboard.
 BASELINE = "original"
 
@@ -149,17 +152,13 @@ class Experiment:
         """Datasets with test images."""
         return [n for n, d in self.datasets.items() if any(d.count("test", domain) for domain in DOMAINS)]
 
-    def domains(self, split: str) -> tuple[str, ...]:
-        """Domains decoded for a split: the prior also learns from labelled images that no translator learns from."""
-        return (*DOMAINS, OTHER) if split != "test" and self.prior_trained() else DOMAINS
-
-    def images(self, name: str, split: str, size: int) -> ImageSet:
+    def images(self, name: str, split: str, size: int, domains: tuple[str, ...] = DOMAINS) -> ImageSet:
         """A split of a dataset, decoded on first use."""
-        return self.datasets[name].split(split, size, self.domains(split))
+        return self.datasets[name].split(split, size, domains)
 
-    def identity(self, name: str, split: str, size: int) -> str:
+    def identity(self, name: str, split: str, size: int, domains: tuple[str, ...] = DOMAINS) -> str:
         """Fingerprint of what `images` returns, known without decoding."""
-        return self.datasets[name].fingerprint(split, size, self.domains(split))
+        return self.datasets[name].fingerprint(split, size, domains)
 
     def test_set(self, name: str) -> ImageSet:
         """All test images of a dataset, both domains."""
@@ -179,17 +178,35 @@ class Experiment:
         """Training images of one domain at load size."""
         return self.images(self.train_name, "train", self.data.load_size).where(domain)
 
-    def image_stages(self) -> list[tuple[str, str, int]]:
-        """Every (dataset, split, size) the run reads, in order."""
-        wanted = [(self.train_name, "train", self.data.load_size)]
+    def image_stages(self) -> list[ImageKey]:
+        """Every set of images the run reads, in order. The prior also learns from labelled images of no domain."""
+        size, train = self.data.load_size, self.train_name
+        wanted: list[ImageKey] = [(train, "train", size, DOMAINS)]
         if self.prior_trained():
-            for name in self.prior_names:
-                wanted += [(name, split, self.data.load_size) for split in ("train", "val") if self._any(name, split)]
-        wanted += [(name, "test", self.data.size) for name in self.test_names()]
+            wanted += self.prior_images()
+        wanted += [(name, "test", self.data.size, DOMAINS) for name in self.test_names()]
         return list(dict.fromkeys(wanted))
 
-    def _any(self, name: str, split: str) -> bool:
-        return bool(self.datasets[name].records(split, self.domains(split)))
+    def prior_images(self) -> list[ImageKey]:
+        """The sets that the prior is trained (``train``) and checked (``val``) on."""
+        keys: list[ImageKey] = [
+            (name, split, self.data.load_size, domains)
+            for name in self.prior_names
+            for split in ("train", "val")
+            for domains in (DOMAINS, (OTHER,))
+        ]
+        return [key for key in keys if self.datasets[key[0]].records(key[1], key[3])]
+
+    def leaky(self, name: str) -> bool:
+        """Whether patients of a test set may be among those learnt from: patients are unknown there or in a sister dataset."""
+        learnt = {self.train_name, *(self.prior_names if self.prior_trained() else ())}
+        space = self.datasets[name].manifest.namespace
+        sisters = [self.datasets[n].manifest for n in learnt if self.datasets[n].manifest.namespace == space]
+        return bool(sisters) and any(m.leaky for m in [*sisters, self.datasets[name].manifest])
+
+    def notes(self) -> list[str]:
+        """What readers found that does not stop a run but that a user should know."""
+        return [f"{name}: {p}" for name, d in self.datasets.items() for p in d.manifest.problems if not p.fatal]
 
     def policy(self) -> str:
         """The strictest data policy among the run's datasets."""
@@ -225,7 +242,7 @@ class Experiment:
         positive: set[str] = set()
         negative: set[str] = set()
         for name in self.prior_names:
-            for record in self.datasets[name].records("train", self.domains("train")):
+            for record in self.datasets[name].records("train", (*DOMAINS, OTHER)):
                 for finding, value in (record.findings or {}).items():
                     (positive if value else negative).add(finding)
         usable = positive & negative
@@ -245,9 +262,10 @@ class Experiment:
         if config.weights:
             path = self.prior_file()
             return digest(["file", file_digest(path), plain(config) | {"weights": path.name}])
-        sets = [self.identity(n, split, self.data.load_size) for n in self.prior_names for split in ("train", "val")]
+        sets = [self.identity(*key) for key in self.prior_images()]
         crop = [self.data.load_size, self.data.min_crop, self.data.rotate]
-        return digest(["trained", 1, plain(config), sets, crop, self.prior_findings(), self.seed])
+        settings = {k: v for k, v in plain(self.prior_settings()).items() if k != "checkpoint_interval"}
+        return digest(["trained", 1, plain(config), settings, sets, crop, self.prior_findings(), self.seed])
 
     def prior_settings(self) -> TrainConfig:
         """How the engine trains the prior: plain fp32, with the checkpoint interval of the run."""

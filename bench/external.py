@@ -13,8 +13,8 @@ from PIL import Image
 
 from bench import stages
 from bench.config import BenchConfig, fill
-from bench.contracts import Method, Prior
-from bench.data.contract import LUNG_OPACITY, FloatImage
+from bench.contracts import Method
+from bench.data.contract import FloatImage
 from bench.data.geometry import Frame
 from bench.data.imageset import ImageSet
 from bench.data.pixels import decode
@@ -24,6 +24,7 @@ from bench.errors import BenchError, DataError, PreflightError, UsageError
 from bench.experiment import Experiment, RunSpec, method_config, needs_unmet
 from bench.files import digest, file_digest, lock, read_json, replace_atomically, write_json
 from bench.plan import BLOCKED, _data_stages, _prior_stage
+from bench.prior import AbsentPrior
 from bench.progress import Progress, say, warn
 from bench.registry import METHODS
 from bench.translations import _write_png, load_set, to_bytes, write_manifest
@@ -156,7 +157,7 @@ def open_method(run: Path, device: torch.device) -> tuple[Method, dict[str, Any]
         raise UsageError(f"{run} was trained with method '{facts['method']}', which is not built in. Name its file: --import {where}.")
     config: BenchConfig = replace(BenchConfig(), methods=facts["config"]["methods"])
     cls, resolved = method_config(config, facts["method"])
-    method = cls(resolved, stages.CHANNELS, _Absent() if "prior" in cls.requires(resolved) else None)
+    method = cls(resolved, stages.CHANNELS, AbsentPrior() if "prior" in cls.requires(resolved) else None)
     load_weights(method, run / read_json(run / "train.json")["weights"])
     return method.to(device).eval(), facts
 
@@ -237,16 +238,3 @@ def _names(source: Path, files: list[Path]) -> list[str]:
     if len(set(stems)) == len(stems):
         return stems
     return ["_".join(p.relative_to(source).with_suffix("").parts) for p in files]
-
-
-class _Absent(Prior):
-    """Stands where a method expects the prior that only training uses; any call is an error."""
-
-    findings = (LUNG_OPACITY,)
-    opacity_indices = (0,)
-
-    def features(self, images: torch.Tensor, relu: bool = True) -> torch.Tensor:
-        raise BenchError("this run's prior is not loaded: translation does not use it.")
-
-    def classify(self, features: torch.Tensor) -> torch.Tensor:
-        raise BenchError("this run's prior is not loaded: translation does not use it.")

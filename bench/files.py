@@ -10,12 +10,13 @@ import math
 import os
 import socket
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from bench.errors import BenchError
+from bench.errors import BenchError, PreflightError
 
 
 def replace_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -40,6 +41,21 @@ def replace_atomically(path: Path, write: Callable[[Path], None]) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def check_folder(folder: Path, flag: str) -> None:
+    """Make a results folder and try to write into it, before any work is done.
+
+    Raises:
+        PreflightError: it cannot be made or written to; the message names the flag.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".write-test-") as stream:
+            stream.write(b"x" * 4096)
+    except OSError as error:
+        why = "it is a file" if isinstance(error, (FileExistsError, NotADirectoryError)) else error.strerror
+        raise PreflightError(f"{flag} {folder}: cannot write there ({why}). Choose another {flag} DIR.") from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import random
 import time
 from pathlib import Path
@@ -11,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import all_reduce, get_world_size, is_main_process
+from mmengine.dist import all_reduce, is_main_process
 from mmengine.hooks import Hook
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from bench.contracts import Method, Trainable
 from bench.errors import TrainingError
+from bench.files import write_text
 from bench.progress import Progress
 
 
@@ -44,8 +44,9 @@ class LossHook(Hook):  # type: ignore[misc]
     """Watches, logs and shows losses without a device synchronisation in every step.
 
     Losses of the steps since the last look are kept on the device; every `interval` steps (and before a checkpoint is
-    written) they are read at once. A value that is not finite stops the training and names its iteration and term; the
-    last checkpoint was written while all were finite.
+    written) they are read at once. A value that is not finite stops the training and names its iteration and term; so does
+    a weight that is not finite when a checkpoint is due, so every checkpoint was written while all were finite. The latest
+    losses and the warnings are saved with it.
 
     Args:
         log: file that gets one JSON line each `interval` steps; the source of the curves.
@@ -62,15 +63,13 @@ class LossHook(Hook):  # type: ignore[misc]
         self.first = 0
         self.recent: dict[str, float] = {}
         self.watch = CollapseWatch()
-        self.started = 0.0
 
     def before_train(self, runner: Any) -> None:
         self.first = runner.iter
-        self.started = time.monotonic()
         self.progress.start(runner.max_iters, runner.iter)
         if is_main_process() and self.log.exists():
             kept = [line for line in self.log.read_text().splitlines() if _step_of(line) <= runner.iter]
-            self.log.write_text("".join(f"{line}\n" for line in kept))
+            write_text(self.log, "".join(f"{line}\n" for line in kept))
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         if not self.names:
@@ -79,20 +78,31 @@ class LossHook(Hook):  # type: ignore[misc]
         done = runner.iter + 1
         if done % self.interval == 0 or done == runner.max_iters or runner.checkpoint_due(done):
             self._look(runner, done)
+        if runner.checkpoint_due(done):
+            bad = not_finite(runner.model)
+            if bad:
+                raise TrainingError(
+                    f"training stopped: weight '{bad}' holds values that are not finite after iteration {done}. {_advice(runner)}"
+                )
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        checkpoint["watched"] = {"recent": self.recent, "warnings": self.watch.warnings}
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        watched = checkpoint.get("watched", {})
+        self.recent, self.watch.warnings = watched.get("recent", {}), watched.get("warnings", {})
 
     def _look(self, runner: Any, done: int) -> None:
         values = torch.stack(self.pending)
-        if get_world_size() > 1:  # the loss of the whole batch; a bad value in any process stops them all
+        if runner.processes > 1:  # the loss of the whole batch; a bad value in any process stops them all
             all_reduce(values, op="mean")
         values = values.cpu()
         bad = (~torch.isfinite(values)).nonzero()
         if len(bad):
             row, column = (int(v) for v in bad[0])
-            kept = runner.last_saved or "none yet: it came before the first one"
             raise TrainingError(
                 f"training stopped: loss '{self.names[column]}' is {values[row, column].item()} at iteration "
-                f"{self.first + row + 1}. Last good checkpoint kept: {kept}. Lower the learning rate "
-                "(--set methods.NAME.lr=...) or check the input images, then run the same command again."
+                f"{self.first + row + 1}. {_advice(runner)}"
             )
         self.recent = dict(zip(self.names, values.mean(0).tolist(), strict=True))
         self.watch.see(done, self.recent)
@@ -104,6 +114,24 @@ class LossHook(Hook):  # type: ignore[misc]
             stream.write(json.dumps({"step": done, **self.recent, **rates}) + "\n")
         runner.visualizer.add_scalars({**self.recent, **rates}, step=done)
         self.progress.advance(done, self.recent)
+
+
+def _advice(runner: Any) -> str:
+    kept = runner.last_saved or "none yet: it came before the first one"
+    return (
+        f"Last good checkpoint kept: {kept}. Lower the learning rate (--set methods.NAME.lr=...) or check the input images, then "
+        "run the same command again."
+    )
+
+
+def not_finite(model: nn.Module) -> str:
+    """The first parameter or buffer that holds a NaN or an infinity; empty where none does. One device synchronisation."""
+    named = [(n, t) for n, t in (*model.named_parameters(), *model.named_buffers()) if t.is_floating_point() and t.numel()]
+    if not named:
+        return ""
+    largest = torch._foreach_norm([t.detach() for _, t in named], float("inf"))
+    fine = torch.isfinite(torch.stack([v.float() for v in largest])).tolist()
+    return next((name for (name, _), good in zip(named, fine, strict=True) if not good), "")
 
 
 def _step_of(line: str) -> int:
@@ -248,24 +276,45 @@ class EmaHook(Hook):  # type: ignore[misc]
         self.loaded = checkpoint.get("ema", {})
 
 
-def cost(started: float, images: int, device: torch.device) -> dict[str, float | int | None]:
-    """Seconds, images per second and peak memory since `started` (time.monotonic())."""
-    seconds = time.monotonic() - started
-    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _peak_rss()
-    return {
-        "seconds": seconds,
-        "images_per_second": images / seconds if seconds > 0 else None,
-        "peak_memory_bytes": peak,
-        "gpu_seconds": seconds * get_world_size() if device.type == "cuda" else 0.0,
-    }
+class CostHook(Hook):  # type: ignore[misc]
+    """Adds up what a training costs over all its parts. What a kill undid counts for nothing.
+
+    Args:
+        device: where this process trains.
+        processes: how many train together.
+    """
+
+    priority = "VERY_LOW"
+
+    def __init__(self, device: torch.device, processes: int) -> None:
+        self.device, self.processes = device, processes
+        self.started = time.monotonic()
+        self.before = {"seconds": 0.0, "gpu_seconds": 0.0, "peak_memory_bytes": 0}
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+
+    def _spent(self) -> dict[str, Any]:
+        seconds, gpu = time.monotonic() - self.started, self.device.type == "cuda"
+        peak = torch.cuda.max_memory_allocated(self.device) if gpu else _peak_rss()
+        return {
+            "seconds": self.before["seconds"] + seconds,
+            "gpu_seconds": self.before["gpu_seconds"] + (seconds * self.processes if gpu else 0.0),
+            "peak_memory_bytes": max(self.before["peak_memory_bytes"], peak),
+        }
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        checkpoint["cost"] = self._spent()
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        self.before = checkpoint.get("cost", self.before)
+
+    def total(self, images: int) -> dict[str, float | int | None]:
+        """Seconds, images per second, peak memory and GPU seconds of a training over `images` images."""
+        spent = self._spent()
+        return {**spent, "images_per_second": images / spent["seconds"] if spent["seconds"] > 0 else None}
 
 
 def _peak_rss() -> int:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def is_finite(values: dict[str, float]) -> bool:
-    """True when all values are finite."""
-    return all(math.isfinite(v) for v in values.values())

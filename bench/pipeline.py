@@ -21,7 +21,7 @@ from bench.device import choose, join_processes, world
 from bench.errors import BenchError, PreflightError
 from bench.experiment import BASELINE, Experiment, RunSpec, evaluator_config, method_config
 from bench.files import lock, write_text
-from bench.plan import BLOCKED, CACHED, LEFT_OUT, TODO, Stage
+from bench.plan import BLOCKED, LEFT_OUT, TODO, Stage
 from bench.progress import Progress, clock, errors, say, show
 
 
@@ -86,7 +86,10 @@ def run(spec: RunSpec) -> Outcome:
             _hold(experiment, held)
         outcome = Outcome(planning.plan(experiment))
         if rank == 0:
+            for text in experiment.notes():
+                say(f"note      {text}")
             print_plan(outcome.stages, brief=True)
+            rehearse(experiment, outcome.stages)
             for stage in outcome.stages:
                 if stage.forced:
                     stages.forget(stage.kind, stage.marker)
@@ -95,8 +98,29 @@ def run(spec: RunSpec) -> Outcome:
     for name in spec.methods:
         for seed in spec.seeds:
             folder = experiment.folder(name, seed)
-            found = [stages.picture(folder, test) for test in experiment.test_names()]
+            train_key = experiment.train_key(name, seed)
+            keys = {test: experiment.translate_key(train_key, test) for test in experiment.test_names()}
+            found = [stages.picture(folder, test, key) for test, key in keys.items()]
             outcome.pictures += [p for p in found if p.is_file()]
+    return outcome
+
+
+def rehearse(experiment: Experiment, plan: list[Stage]) -> None:
+    """Build each method that is to be trained and translate one blank image: what cannot work fails now, not after hours."""
+    for stage in plan:
+        if stage.kind == "train" and stage.status == TODO:
+            try:
+                stages.rehearse(experiment, stage.method)
+            except Exception as error:
+                stage.status, stage.reason = BLOCKED, _describe(error, stage)
+                errors.print(f"error: {stage.kind} {stage.title}: {stage.reason}", markup=False)
+
+
+def walk(plan: list[Stage]) -> Outcome:
+    """Run the stages that are to do, in order and under their locks, going on past a failure where that makes sense."""
+    outcome = Outcome(plan)
+    for stage in plan:
+        _do(stage, outcome)
     return outcome
 
 
@@ -192,11 +216,6 @@ def plan_rows(plan: list[Stage]) -> list[dict[str, Any]]:
         {"stage": s.kind, "what": s.title, "status": s.status, "why": s.reason, "key": s.key, "result": str(s.marker)}
         for s in plan
     ]
-
-
-def all_cached(plan: list[Stage]) -> bool:
-    """True when nothing is left to do."""
-    return all(s.status in (CACHED, LEFT_OUT) for s in plan)
 
 
 def threads(count: int | None) -> None:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import stages
+from bench.data.contract import DOMAINS, OTHER
 from bench.engine import latest_checkpoint
 from bench.errors import BenchError
-from bench.experiment import BASELINE, Experiment, evaluator_config, method_config, needs_unmet
+from bench.experiment import BASELINE, Experiment, ImageKey, evaluator_config, method_config, needs_unmet
 
 CACHED, TODO, BLOCKED, LEFT_OUT = "cached", "to do", "blocked", "left out"
 
@@ -93,22 +94,22 @@ def _blocked(kind: str, title: str, reason: str, method: str = "") -> Stage:
     return Stage(kind, title, "", Path(), lambda: None, status=BLOCKED, reason=reason, method=method)
 
 
-def _data_stages(experiment: Experiment) -> dict[tuple[str, str, int], Stage]:
+def _data_stages(experiment: Experiment) -> dict[ImageKey, Stage]:
     found = {}
-    for name, split, size in experiment.image_stages():
+    for name, split, size, domains in experiment.image_stages():
         dataset = experiment.datasets[name]
-        domains = experiment.domains(split)
         place = dataset.place(split, size, domains)
+        kind = " of no domain" if domains == (OTHER,) else ""
         stage = Stage(
-            "data", f"{name}/{split} at {size} px, {len(place.records)} images", place.key, place.index,
+            "data", f"{name}/{split} at {size} px, {len(place.records)} images{kind}", place.key, place.index,
             lambda d=dataset, s=split, n=size, o=domains: stages.build_data(d, s, n, o),  # type: ignore[misc]
         )  # fmt: skip
         stage.status = CACHED if marked(place.index, place.key) else TODO
-        found[name, split, size] = stage
+        found[name, split, size, domains] = stage
     return found
 
 
-def _prior_stage(experiment: Experiment, data: dict[tuple[str, str, int], Stage]) -> Stage | None:
+def _prior_stage(experiment: Experiment, data: dict[ImageKey, Stage]) -> Stage | None:
     if not experiment.needs_prior():
         return None
     try:
@@ -124,7 +125,7 @@ def _prior_stage(experiment: Experiment, data: dict[tuple[str, str, int], Stage]
     stage = Stage("prior", title, key, folder / "prior.json", lambda: stages.make_prior(experiment, key))
     stage.shared = folder / ".lock"
     if not from_file:
-        stage.after = [s for (name, split, _), s in data.items() if name in experiment.prior_names and split != "test"]
+        stage.after = [data[key] for key in experiment.prior_images()]
     stage.status = _training_status(stage.marker, key, [folder / "train"])
     return stage
 
@@ -151,7 +152,7 @@ def _method_stages(
     experiment: Experiment,
     name: str,
     seed: int,
-    data: dict[tuple[str, str, int], Stage],
+    data: dict[ImageKey, Stage],
     prior: Stage | None,
     assets: dict[str, list[str]],
 ) -> list[Stage]:
@@ -176,7 +177,7 @@ def _method_stages(
             "train", f"{label} on {experiment.train_name}, {experiment.spec.config.train.iterations} iterations", train_key,
             folder / "train.json", lambda: stages.train(experiment, name, seed), collective=True,
         )  # fmt: skip
-        train.after = [data[experiment.train_name, "train", experiment.data.load_size]]
+        train.after = [data[experiment.train_name, "train", experiment.data.load_size, DOMAINS]]
         if prior and "prior" in cls.requires(config):
             train.after.append(prior)
         train.status = _training_status(train.marker, train_key, [folder / "train" / s for s in reversed(cls.stages)])
@@ -188,7 +189,7 @@ def _method_stages(
             "translate", f"{label}: {test}", key, target / "manifest.json",
             lambda t=test: stages.translate(experiment, name, seed, t),  # type: ignore[misc]
         )  # fmt: skip
-        translate.after = [data[test, "test", experiment.data.size], *([train] if train else [])]
+        translate.after = [data[test, "test", experiment.data.size, DOMAINS], *([train] if train else [])]
         translate.status = CACHED if marked(translate.marker, key) else TODO
         found.append(translate)
         found += _score_stages(experiment, name, seed, test, key, translate, prior, assets, label)
@@ -217,7 +218,7 @@ def _score_stages(
         except BenchError as error:
             found.append(_blocked("score", title, str(error), name))
             continue
-        marker = experiment.folder(name, seed) / "records" / f"{test}--{evaluator}.json"
+        marker = experiment.folder(name, seed) / "records" / f"{stages.score_name(test, evaluator, key)}.json"
         stage = Stage(
             "score", title, key, marker,
             lambda e=evaluator: stages.score(experiment, name, seed, test, e),  # type: ignore[misc]

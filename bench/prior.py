@@ -15,7 +15,7 @@ from torchvision.models import DenseNet
 from bench.config import PriorConfig
 from bench.contracts import LabelledBatch, OptimWrappers, Prior, Trainable
 from bench.data.contract import FINDINGS, LUNG_OPACITY
-from bench.errors import PreflightError
+from bench.errors import BenchError, PreflightError
 
 #: The parenchymal and pleural opacity findings of ChestX-ray14, and RSNA's only one.
 OPACITY_FINDINGS = frozenset(
@@ -29,7 +29,6 @@ XRV_FINDINGS = (
 )  # fmt: skip
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_ARCHS = ("densenet121", "densenet_small")
 
 
 class DensePrior(Prior):
@@ -95,6 +94,19 @@ class DensePrior(Prior):
         return torch.sigmoid(self.logits(features).float())
 
 
+class AbsentPrior(Prior):
+    """Stands where a method expects the prior that only its training uses; any call is an error."""
+
+    findings = (LUNG_OPACITY,)
+    opacity_indices = (0,)
+
+    def features(self, images: Tensor, relu: bool = True) -> Tensor:
+        raise BenchError("the prior is not loaded here: translation must not use it.")
+
+    def classify(self, features: Tensor) -> Tensor:
+        raise BenchError("the prior is not loaded here: translation must not use it.")
+
+
 class PriorTraining(Trainable):
     """Trains a `DensePrior` on known labels with binary cross-entropy (AdamW, cosine)."""
 
@@ -121,13 +133,7 @@ class PriorTraining(Trainable):
 
 
 def build(config: PriorConfig, findings: tuple[str, ...]) -> DensePrior:
-    """An untrained prior of the configured architecture.
-
-    Raises:
-        PreflightError: unknown architecture.
-    """
-    if config.arch not in _ARCHS:
-        raise PreflightError(f"prior.arch={config.arch}: {' or '.join(_ARCHS)}.")
+    """An untrained prior of the configured architecture."""
     return DensePrior(config.arch, findings, config.size)
 
 

@@ -76,7 +76,7 @@ class Progress:
 
 def _headline(values: Mapping[str, float]) -> dict[str, float]:
     """The few losses worth a glance: totals first."""
-    keys = [k for k in values if k in ("loss", "g", "d", "g_total", "d_total", "mask_a")] or list(values)[:3]
+    keys = [k for k in ("loss", "g_total", "d_total", "g", "d", "mask_a") if k in values] or list(values)
     return {k: values[k] for k in keys[:3]}
 
 

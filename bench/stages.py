@@ -24,7 +24,7 @@ from bench.errors import BenchError
 from bench.experiment import Experiment, evaluator_config, method_config
 from bench.figures import translation_grid
 from bench.files import read_json, write_json
-from bench.prior import DensePrior, PriorTraining, build, from_file
+from bench.prior import AbsentPrior, DensePrior, PriorTraining, build, from_file
 from bench.progress import Progress, warn
 from bench.translations import load_set, translate_set
 
@@ -83,8 +83,7 @@ def make_prior(experiment: Experiment, key: str) -> None:
 
 def _train_prior(experiment: Experiment, folder: Path, key: str) -> tuple[DensePrior, dict[str, Any]]:
     config, findings = experiment.spec.config.prior, experiment.prior_findings()
-    size = experiment.data.load_size
-    sets = [experiment.images(n, "train", size) for n in experiment.prior_names]
+    sets = [experiment.images(*key) for key in experiment.prior_images() if key[1] == "train"]
     torch.manual_seed(experiment.seed)
     prior = build(config, findings)
     settings = experiment.prior_settings()
@@ -94,7 +93,7 @@ def _train_prior(experiment: Experiment, folder: Path, key: str) -> tuple[DenseP
         experiment.device, Progress("prior", _quiet()), experiment.spec.options.log_interval, _backends(experiment),
     )  # fmt: skip
     save_tensors(folder / "weights.pth", prior.net.state_dict())
-    held_out = [experiment.images(n, "val", size) for n in experiment.prior_names]
+    held_out = [experiment.images(*key) for key in experiment.prior_images() if key[1] == "val"]
     auroc = prior_auroc(prior.to(experiment.device).eval(), held_out, experiment.device)
     facts = {
         "trained_by": "harness",
@@ -148,6 +147,24 @@ def build_method(experiment: Experiment, name: str, seed: int) -> Method:
     return cls(config, CHANNELS, prior)
 
 
+def rehearse(experiment: Experiment, name: str) -> None:
+    """Build a method at the run's size with its optimizers and translate a blank image, all on the CPU.
+
+    Raises:
+        BenchError: the configuration and the image size do not go together; the message says what failed.
+    """
+    cls, config = method_config(experiment.spec.config, name)
+    size = experiment.data.size
+    try:
+        method = cls(config, CHANNELS, AbsentPrior() if "prior" in cls.requires(config) else None)
+        method.optimizers()
+        with torch.inference_mode():
+            method.eval().translate(torch.zeros(1, CHANNELS, size, size), "a2b", [0])
+    except (RuntimeError, ValueError) as error:
+        first = str(error).splitlines()[0]
+        raise BenchError(f"method '{name}' does not work at data.size={size} with its configuration: {first}") from error
+
+
 def _describe(experiment: Experiment, name: str, seed: int) -> None:
     """Write what a result folder holds, and close the folder to others where its images may not leave their owner."""
     folder = experiment.folder(name, seed)
@@ -155,6 +172,7 @@ def _describe(experiment: Experiment, name: str, seed: int) -> None:
     write_json(folder / "split.json", experiment.splits())
     if experiment.policy() == "credentialed":
         folder.chmod(0o700)
+        experiment.spec.options.cache.chmod(0o700)
 
 
 def train(experiment: Experiment, name: str, seed: int) -> None:
@@ -224,12 +242,12 @@ def translate(experiment: Experiment, name: str, seed: int, test: str) -> None:
     method = trained_method(experiment, name, seed)
     translate_set(method, source, target, key, seed, experiment.device, Progress(f"translate {test} with {name}", _quiet()))
     if cls.stages:
-        translation_grid(source, load_set(target, source), picture(folder, test), f"{name} on {test} (first cases in order)")
+        translation_grid(source, load_set(target, source), picture(folder, test, key), f"{name} on {test} (first cases in order)")
 
 
-def picture(folder: Path, test: str) -> Path:
-    """Where the picture of a test set's first cases lies."""
-    return folder / "pictures" / f"{test}.png"
+def picture(folder: Path, test: str, key: str) -> Path:
+    """Where the picture of a translated test set's first cases lies."""
+    return folder / "pictures" / f"{test}-{key[:8]}.png"
 
 
 def score(experiment: Experiment, name: str, seed: int, test: str, evaluator: str) -> None:
@@ -239,15 +257,20 @@ def score(experiment: Experiment, name: str, seed: int, test: str, evaluator: st
     source = experiment.test_set(test)
     translated = load_set(translated_folder(folder, test, translate_key), source)
     trained = read_json(folder / "train.json") if (folder / "train.json").is_file() else {}
-    cls, _ = method_config(experiment.spec.config, name)
+    cls, config = method_config(experiment.spec.config, name)
     identity = {
         "method": name, "method_version": cls.version, "paper": cls.paper, "trained_by": "harness" if cls.stages else "none",
-        "config_fingerprint": experiment.recipe_key(name),
+        "config_fingerprint": experiment.recipe_key(name), "trained_with_prior": "prior" in cls.requires(config),
         "warnings": trained.get("warnings", []),
         "cost": {k: trained.get(k) for k in ("iterations", "images_seen", "parameters", "precision", "seconds", "processes")}
         | {"train": trained.get("cost")},
     }  # fmt: skip
     score_images(experiment, translated, source, test, evaluator, seed, identity, folder, translate_key)
+
+
+def score_name(test: str, evaluator: str, key: str) -> str:
+    """File name (without suffix) of a score: configurations stand beside each other, none replaces another."""
+    return f"{test}--{evaluator}-{key[:8]}"
 
 
 def score_images(
@@ -269,7 +292,8 @@ def score_images(
     cls, params = evaluator_config(experiment.spec.config, evaluator)
     uses_prior = "prior" in cls.requires(params)
     reference = experiment.reference(test)
-    stem = f"{test}--{evaluator}"
+    key = experiment.score_key(translate_key, test, evaluator, seed)
+    stem = score_name(test, evaluator, key)
     scratch = folder / "scores" / stem
     scratch.mkdir(parents=True, exist_ok=True)
     job = ScoreJob(
@@ -280,7 +304,7 @@ def score_images(
     metrics = cls.metrics(params)
     record = _record(experiment, source, translated, reference, test, evaluator, seed, identity, uses_prior)
     record |= {
-        "key": experiment.score_key(translate_key, test, evaluator, seed),
+        "key": key,
         "evaluator_version": cls.version, "params": _plain(params), "metrics": records.metric_fields(metrics),
     }  # fmt: skip
     target = folder / "records" / f"{stem}.json"
@@ -338,7 +362,7 @@ def _record(
         "translated_content": translated.fingerprint,
         "direction": "a2b",
         "split": "test",
-        "split_by": "image (patients unknown: leaky)" if dataset.manifest.leaky else "patient",
+        "split_by": "image (patients unknown: leaky)" if experiment.leaky(test) else "patient",
         "policy": dataset.policy,
         "image_size": source.size,
         "n_translated": len(translated),

@@ -70,8 +70,8 @@ def translate_set(
             _check(out.image, source, [images.ids[i] for i in rows])
             names = [f"{images.ids[i]}.png" for i in rows]
             if out.mask is not None:
-                list(writers.map(_write_png, [folder / "masks" / n for n in names], to_bytes(out.mask * 2 - 1)))
-            list(writers.map(_write_png, [folder / "images" / n for n in names], to_bytes(out.image)))
+                list(writers.map(write_png, [folder / "masks" / n for n in names], to_bytes(out.mask * 2 - 1)))
+            list(writers.map(write_png, [folder / "images" / n for n in names], to_bytes(out.image)))
             progress.advance(len(done) + start + len(rows))
     progress.stop()
     write_manifest(folder, images.ids, key)
@@ -91,7 +91,8 @@ def _check(out: torch.Tensor, source: torch.Tensor, ids: list[str]) -> None:
         )
 
 
-def _write_png(path: Path, values: Bytes) -> None:
+def write_png(path: Path, values: Bytes) -> None:
+    """Write an 8-bit grey image atomically."""
     replace_atomically(path, lambda temporary: Image.fromarray(values).save(temporary, format="PNG", compress_level=3))
 
 

@@ -155,6 +155,11 @@ class Ours(Method):
         """The two generators."""
         return {"gen_ab": self.gen_ab, "gen_ba": self.gen_ba}
 
+    def networks(self) -> list[nn.Module]:
+        """The parts of the generators, which are called one by one, and the discriminators."""
+        parts = [p for g in (self.gen_ab, self.gen_ba) for p in (g.content, g.style, g.mlp, g.decoder)]
+        return [*parts, *self.disc.values(), *self.disc_pair.values()]
+
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """One Adam for both generators, one for all discriminators."""
         c = self.config
@@ -169,10 +174,11 @@ class Ours(Method):
     def step(self, batch: Batch, optim: OptimWrappers, stage: str) -> Terms:
         """One update of the discriminators, then one of the generators, from one forward through the generators."""
         source, made, log = {"a": batch.opacity, "b": batch.clear}, self._generate(batch), Terms()
-        optim["D"].update_params(self._discriminator_loss(source, made, log))
+        loss = log["d_total"] = self._discriminator_loss(source, made, log)
+        optim["D"].update_params(loss)
         # Frozen weights also bypass autocast's cache of cast weights, which would still hold those before the update.
         with frozen(self.disc, self.disc_pair):
-            loss = self._generator_loss(source, made, log)
+            loss = log["g_total"] = self._generator_loss(source, made, log)
         optim["G"].update_params(loss)
         return {name: value.detach() for name, value in log.items()}
 

@@ -1,8 +1,8 @@
 """Measurements: speed of every part of the spine, or whether `ours` learns.
 
-Speed: training images/s of `ours` at 64 and 256 pixels through the engine and as a bare loop (the difference is what engine,
-hooks and logging cost), cache build images/s, translated images/s, peak memory. Each figure is the median of interleaved
-repeats; the spread is printed with it.
+Speed: training images/s of `ours` (whole loss, width 16) at 64 and 256 pixels through the engine and as a bare loop of steps
+(the difference is what engine, hooks, logging and the last checkpoint cost), cache build images/s, translated images/s, peak
+memory. Training figures are medians of interleaved repeats; the spread is printed with them.
 
 Learning: trains `ours` on the embedded data with several seeds and prints the change of the mean absolute error inside the
 opacity region against the untranslated input, with its 95 % interval over patients, and the change outside.
@@ -11,7 +11,6 @@ opacity region against the untranslated input, with its 95 % interval over patie
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import resource
 import statistics
@@ -20,180 +19,154 @@ import time
 from pathlib import Path
 
 import torch
+from mmengine.optim import OptimWrapper
 from rich.console import Console
 from rich.table import Table
 
 from bench import records, stages
+from bench.batches import TranslationBatches
 from bench.config import RunOptions, load
-from bench.contracts import Draws
-from bench.experiment import Experiment, RunSpec, method_config
+from bench.data.contract import CLEAR, OPACITY
+from bench.data.sampling import Augment
+from bench.experiment import Experiment, RunSpec
+from bench.files import read_json
 from bench.pipeline import run as run_experiment
+from bench.progress import Progress, clock
+from bench.translations import translate_set
 
 console = Console(highlight=False)
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def spec(
-    folder: Path,
-    sets: list[str],
-    method: str = "ours",
-    seeds: tuple[int, ...] = (0,),
-    data: tuple[str, ...] = ("synthetic",),
-) -> RunSpec:
+def spec(folder: Path, sets: list[str], method: str = "ours", seeds: tuple[int, ...] = (0,), data: str = "synthetic") -> RunSpec:
     """A quick run of one method below `folder`, keeping decoded images between runs."""
-    options = RunOptions(runs=folder, cache=folder / "cache", workers=2, device="auto")
-    return RunSpec((method,), "faithfulness", "quick", load("quick", None, sets), data, seeds, options)
+    options = RunOptions(runs=folder, cache=folder / "cache", workers=2, device=str(DEVICE))
+    return RunSpec((method,), "faithfulness", "quick", load("quick", None, sets), (data,), seeds, options)
 
 
-def training_speed(size: int, steps: int, repeats: int, folder: Path) -> dict[str, float]:
-    """Images/s of `ours` through the engine and as a bare loop of steps, interleaved."""
-    sets = [
-        f"data.size={size}",
-        "methods.ours.fa=false",
-        "methods.ours.lca=false",
-        f"train.iterations={steps}",
-        "train.checkpoint_interval=100000",
-    ]
-    engine, bare = [], []
-    for repeat in range(repeats):
-        experiment = Experiment(spec(folder, sets, seeds=(repeat,)), _device())
-        started = time.monotonic()
-        method = stages.build_method(experiment, "ours", repeat)
-        stages.train(experiment, "ours", repeat)
-        facts = json.loads((experiment.folder("ours", repeat) / "train.json").read_text())
-        engine.append(facts["cost"]["images_per_second"])
-        del method, started
-        bare.append(_bare_loop(experiment, repeat, steps))
-    return {"engine": statistics.median(engine), "bare": statistics.median(bare), "spread": max(bare) / min(bare) - 1}
+def prepared(folder: Path, size: int, steps: int, seed: int = 0) -> Experiment:
+    """An experiment with its prior at hand; two iterations of it, for how well it classifies costs no time here."""
+    sets = [f"data.size={size}", f"train.iterations={steps}", "prior.iterations=2", "train.checkpoint_interval=1000000"]
+    experiment = Experiment(spec(folder, sets, seeds=(seed,)), DEVICE)
+    key = experiment.prior_key()
+    if not (stages.prior_folder(experiment, key) / "prior.json").is_file():
+        stages.make_prior(experiment, key)
+    return experiment
 
 
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def engine_speed(experiment: Experiment, seed: int) -> float:
+    """Images/s of a whole training through the engine."""
+    stages.train(experiment, "ours", seed)
+    rate: float = read_json(experiment.folder("ours", seed) / "train.json")["cost"]["images_per_second"]
+    return rate
 
 
-def _bare_loop(experiment: Experiment, seed: int, steps: int) -> float:
-    from mmengine.optim import OptimWrapper
-
-    from bench.batches import TranslationBatches
-    from bench.data.contract import CLEAR, OPACITY
-    from bench.data.sampling import Augment
-
-    method = stages.build_method(experiment, "ours", seed).to(experiment.device).train()
-    optim = {k: OptimWrapper(optimizer=o) for k, o in method.optimizers().items()}
-    batch_size = experiment.spec.config.train.batch_size
-    batches = TranslationBatches(
-        experiment.train_set(OPACITY),
-        experiment.train_set(CLEAR),
-        seed,
-        batch_size,
-        experiment.data.size,
-        Augment(min_crop=experiment.data.min_crop),
-    )
+def bare_speed(experiment: Experiment, seed: int) -> float:
+    """Images/s of the same steps in a plain loop."""
+    settings = experiment.spec.config.train
+    method = stages.build_method(experiment, "ours", seed).to(DEVICE).train()
+    if settings.channels_last:
+        method.to(memory_format=torch.channels_last)
+    optim = {name: OptimWrapper(optimizer=o) for name, o in method.optimizers().items()}
+    sets = [experiment.train_set(domain) for domain in (OPACITY, CLEAR)]
+    augment = Augment(min_crop=experiment.data.min_crop)
+    batches = TranslationBatches(sets[0], sets[1], seed, settings.batch_size, experiment.data.size, augment)
     started = time.monotonic()
-    for step in range(steps):
-        method.step(batches.batch(batches[step], experiment.device), optim, "train")
-    if experiment.device.type == "cuda":
+    for step in range(settings.iterations):
+        method.step(batches.batch(batches[step], DEVICE), optim, "train")
+    if DEVICE.type == "cuda":
         torch.cuda.synchronize()
-    return steps * batch_size / (time.monotonic() - started)
+    return settings.iterations * settings.batch_size / (time.monotonic() - started)
 
 
-def cache_speed(size: int, images: int, folder: Path) -> float:
+def training_row(folder: Path, size: int, steps: int, repeats: int) -> str:
+    """Interleaved engine and bare training, as a line of the table."""
+    engine, bare = [], []
+    for seed in range(repeats):
+        experiment = prepared(folder, size, steps, seed)
+        engine.append(engine_speed(experiment, seed))
+        bare.append(bare_speed(experiment, seed))
+    fast, plain = statistics.median(engine), statistics.median(bare)
+    spread = max(bare) / min(bare) - 1
+    return f"{fast:.2f} images/s; bare loop {plain:.2f} (spread {spread:.0%}); engine {(plain / fast - 1) * 100:+.1f} %"
+
+
+def cache_speed(folder: Path, size: int, images: int) -> float:
     """Rendered and cached images/s of the embedded data with two workers."""
-    experiment = Experiment(
-        spec(folder / f"cache-{size}", [f"data.size={size}"], "original", data=(f"synthetic,images={images}",)), _device()
-    )
+    experiment = Experiment(spec(folder, [f"data.size={size}"], "original", data=f"synthetic,images={images}"), DEVICE)
     started = time.monotonic()
-    total = sum(len(experiment.images(name, split, side)) for name, split, side in experiment.image_stages())
+    total = sum(len(experiment.images(*key)) for key in experiment.image_stages())
     return total / (time.monotonic() - started)
 
 
-def translate_speed(size: int, folder: Path) -> float:
+def translate_speed(folder: Path, size: int) -> float:
     """Translated images/s, PNG files included."""
-    from bench.progress import Progress
-    from bench.translations import translate_set
-
-    experiment = Experiment(
-        spec(folder, [f"data.size={size}", "methods.ours.fa=false", "methods.ours.lca=false"]), _device()
-    )
+    experiment = prepared(folder, size, 1)
     method, images = stages.build_method(experiment, "ours", 0), experiment.test_set("synthetic")
     with tempfile.TemporaryDirectory() as target:
         started = time.monotonic()
-        translate_set(method, images, Path(target), "benchmark", 0, experiment.device, Progress("translate", quiet=True))
+        translate_set(method, images, Path(target), "benchmark", 0, DEVICE, Progress("translate", quiet=True))
         return len(images) / (time.monotonic() - started)
 
 
-def draw_cost() -> float:
-    """Microseconds for one named draw of style noise."""
-    draws = Draws(0, 0, 0, 4, 4)
-    started = time.perf_counter()
-    for i in range(1000):
-        draws.normal(str(i), 8)
-    return (time.perf_counter() - started) * 1e3
+def peak_memory() -> float:
+    """MiB: of the GPU where there is one, else of this process."""
+    if DEVICE.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 def speed(folder: Path) -> None:
-    """Print the speed table."""
-    table = Table("what", "value", box=None)
+    """Print the speed table; `folder` must be new."""
+    table = Table("what", "measured", box=None)
     for size, images in ((128, 100), (512, 16)):
-        table.add_row(
-            f"cache build, {size} px, 2 workers (rendering included)", f"{cache_speed(size, images, folder):.1f} images/s"
-        )
-    for size, steps, repeats in ((64, 20, 4), (256, 3, 4)):
-        found = training_speed(size, steps, repeats, folder)
-        overhead = (found["bare"] / found["engine"] - 1) * 100
-        table.add_row(
-            f"training `ours` (width 16), {size} px, batch 4",
-            f"{found['engine']:.2f} images/s; bare loop {found['bare']:.2f} (spread {found['spread']:.0%}), engine {overhead:+.1f} %",
-        )
+        table.add_row(f"cache build {size} px, rendering included", f"{cache_speed(folder / 'build', size, images):.1f} images/s")
+    for size, steps, repeats in ((64, 30, 4), (256, 3, 4)):
+        table.add_row(f"training {size} px, batch 4", training_row(folder, size, steps, repeats))
     for size in (64, 256):
-        table.add_row(f"translation, {size} px, PNG written", f"{translate_speed(size, folder):.1f} images/s")
-    table.add_row("one style draw", f"{draw_cost():.0f} us")
-    peak = (
-        torch.cuda.max_memory_allocated() / 2**20
-        if torch.cuda.is_available()
-        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    )
-    table.add_row("peak memory of this process", f"{peak:.0f} MiB")
-    console.print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {_device()}")
+        table.add_row(f"translation {size} px, PNG written", f"{translate_speed(folder, size):.1f} images/s")
+    table.add_row("peak memory", f"{peak_memory():.0f} MiB")
+    console.print(f"{platform.machine()}, {DEVICE}, {torch.get_num_threads()} threads, torch {torch.__version__}, quick networks")
     console.print(table)
 
 
 def learning(folder: Path, seeds: tuple[int, ...], sets: list[str]) -> None:
     """Print the learning table: one row a seed."""
-    outcome = run_experiment(spec(folder, sets, seeds=seeds))
+    wanted = spec(folder, sets, seeds=seeds)
+    outcome = run_experiment(wanted)
     if outcome.failed:
         raise SystemExit("; ".join(s.reason for s in outcome.failed))
-    found, _ = records.load([folder / "ours"])
-    table = Table("seed", "error in the opacity, change", "95 % CI", "change outside", "iterations", "training", box=None)
-    below, wanted = 0, {method_config(load("quick", None, sets), "ours")[0].__name__}
+    recipe = Experiment(wanted, DEVICE).recipe_key("ours")
+    found = [r for r in records.load([folder])[0] if r["config_fingerprint"] == recipe and r["seed"] in seeds]
+    table = Table("seed", "error in the opacity", "95 % CI", "change outside", "iterations", "trained in", box=None)
+    below = 0
     for record in sorted(found, key=lambda r: r["seed"]):
-        if record["seed"] not in seeds or not wanted:
-            continue
-        inside, outside = record["scores"]["mae_in_change"], record["scores"]["change_out"]
-        below += inside["ci"][1] < 0
+        inside, outside, cost = record["scores"]["mae_in_change"], record["scores"]["change_out"], record["cost"]
+        low, high = inside["ci"] or (float("nan"), float("nan"))
+        below += high < 0
         table.add_row(
-            str(record["seed"]), f"{inside['value']:+.1f} %", f"[{inside['ci'][0]:+.1f}, {inside['ci'][1]:+.1f}]",
-            f"{outside['value']:.4f}", str(record["cost"]["iterations"]), f"{record['cost']['seconds']:.0f} s",
+            str(record["seed"]), f"{inside['value']:+.1f} %", f"[{low:+.1f}, {high:+.1f}]", f"{outside['value']:.4f}",
+            str(cost["iterations"]), clock(cost["seconds"]),
         )  # fmt: skip
     console.print(table)
-    console.print(f"{below} of {len(seeds)} seeds with the whole interval below zero")
+    console.print(f"{below} of {len(found)} seeds with the whole interval below zero")
 
 
 def main() -> None:
     """Parse and measure."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--learning", action="store_true", help="whether `ours` learns, instead of speed")
-    parser.add_argument("--seeds", default="0,1,2", help="seeds for --learning")
-    parser.add_argument(
-        "--set", dest="sets", action="append", default=[], metavar="KEY=VALUE", help="configuration for --learning"
+    parser = argparse.ArgumentParser(
+        prog="scripts/benchmark", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--runs", default="", metavar="DIR", help="keep results here (default: a temporary folder)")
+    parser.add_argument("--learning", action="store_true", help="whether `ours` learns, instead of speed")
+    parser.add_argument("--seeds", default="0,1,2", help="seeds for --learning (default 0,1,2)")
+    parser.add_argument("--set", dest="sets", action="append", default=[], metavar="KEY=VALUE", help="configuration for --learning")
+    parser.add_argument("--runs", default="", metavar="DIR", help="keep the results of --learning here (default: thrown away)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(options.runs or temporary)
         if options.learning:
-            learning(folder, tuple(int(s) for s in options.seeds.split(",")), options.sets)
+            learning(Path(options.runs or temporary), tuple(int(s) for s in options.seeds.split(",")), options.sets)
         else:
-            speed(folder)
+            speed(Path(temporary))
 
 
 if __name__ == "__main__":

@@ -96,7 +96,9 @@ def wrappers(method: Ours, kind: type[OptimWrapper] = OptimWrapper) -> dict[str,
 
 def first_log(**changes: Any) -> dict[str, float]:
     method = build(**changes)
-    return {name: float(value) for name, value in method.step(make_batch(), wrappers(method), "train").items()}
+    log = method.step(make_batch(), wrappers(method), "train")
+    assert {"d_total", "g_total"} <= log.keys()
+    return {name: float(value) for name, value in log.items() if not name.endswith("_total")}
 
 
 def written_out(method: Ours, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -164,6 +164,7 @@ class Reader(ABC):
         lung_convention: ``heart-included`` or ``heart-excluded`` where lung masks exist, else empty; never mixed.
         generated: True for datasets that are rendered and need no folder.
         trains_prior: True when its labels are meant for training the finding classifier.
+        decoding: names of options that change what `load` returns; part of every fingerprint.
         planes: which optional planes `load` can return (subset of ``lung_mask``, ``opacity``, ``counterpart``).
         help: one line for ``bench list``: what the folder must hold.
         patient_namespace: datasets of one namespace name the same person alike, so that a patient must fall on the same
@@ -176,6 +177,7 @@ class Reader(ABC):
     lung_convention: ClassVar[str] = ""
     generated: ClassVar[bool] = False
     trains_prior: ClassVar[bool] = False
+    decoding: ClassVar[tuple[str, ...]] = ()
     planes: ClassVar[tuple[str, ...]] = ()
     help: ClassVar[str] = ""
     patient_namespace: ClassVar[str] = ""

@@ -11,7 +11,7 @@ from pathlib import Path
 from bench.data import cache, splits
 from bench.data.contract import DOMAINS, SPLITS, ImageRecord, Manifest, Reader
 from bench.data.imageset import ImageSet
-from bench.data.manifest import Progress, read_manifest, restrict, usable
+from bench.data.manifest import Progress, read_manifest, usable
 from bench.errors import UsageError
 from bench.files import digest
 from bench.registry import DATASETS
@@ -187,7 +187,6 @@ def open_datasets(
     *,
     workers: int = 2,
     progress: Progress | None = None,
-    limit: int | None = None,
     skip_corrupt: bool = False,
 ) -> list[Dataset]:
     """Open datasets that are used together: official splits of one hold for the same patients in the others.
@@ -199,7 +198,6 @@ def open_datasets(
         cache_root: where hashes and decoded images are kept.
         workers: threads and processes.
         progress: told how far hashing and decoding have come.
-        limit: at most so many images of each domain in each split, for smoke tests.
         skip_corrupt: leave out images that cannot be decoded.
 
     Raises:
@@ -214,20 +212,7 @@ def open_datasets(
     known = {namespace: splits.official(records) for namespace, records in by_namespace.items()}
     manifests = [m.with_splits(splits.assign(m, seed, fractions, known[m.namespace])) for m in manifests]
     splits.verify(manifests)
-    if limit is not None:
-        manifests = [_limited(manifest, limit) for manifest in manifests]
     return [
         Dataset(reader, manifest, cache_root, workers=workers, progress=progress, skip_corrupt=skip_corrupt)
         for reader, manifest in zip(readers, manifests, strict=True)
     ]
-
-
-def _limited(manifest: Manifest, limit: int) -> Manifest:
-    counts: dict[tuple[str, str], int] = {}
-    kept = []
-    for record in manifest:
-        group = (record.split, record.domain)
-        counts[group] = counts.get(group, 0) + 1
-        if counts[group] <= limit:
-            kept.append(record)
-    return restrict(manifest, kept)

@@ -15,6 +15,7 @@ from typing import Any
 from bench.data.contract import DOMAINS, OTHER, ImageRecord, Manifest, Problem, Reader
 from bench.errors import BenchError, DataError
 from bench.files import digest, file_digest, read_json, write_json
+from bench.registry import DATASETS
 
 #: ``progress(what, done, total)``.
 Progress = Callable[[str, int, int], None]
@@ -62,11 +63,19 @@ def read_manifest(reader: Reader, cache_root: Path, progress: Progress | None = 
         dataset=reader.name,
         records=tuple(records),
         digests={record.image_id: _record_digest(record, hashes) for record in records},
-        decoder=f"{reader.name}-{reader.version}",
+        decoder=_decoder(reader),
         leaky=leaky,
         problems=tuple(problems),
         namespace=reader.patient_namespace or reader.name,
     )
+
+
+def _decoder(reader: Reader) -> str:
+    """What turns files into pixels: reader, version, the options that matter and, for a plug-in's, the file it is from."""
+    options = {name: reader.options[name] for name in reader.decoding if name in reader.options}
+    origin = DATASETS.origin(reader.name) if reader.name in DATASETS.names() else ""
+    parts = [f"{reader.name}-{reader.version}", *(f"{k}={v}" for k, v in sorted(options.items()))]
+    return " ".join([*parts, origin] if "@" in origin else parts)
 
 
 def usable(manifest: Manifest) -> Manifest:

@@ -39,6 +39,7 @@ class Folder(FileReader):
 
     planes = ("lung_mask", "counterpart")
     help = "opacity/ and clear/ with images; optional lung_masks/<stem>.png and metadata.csv (image_id, patient_id, ...)"
+    decoding: ClassVar[tuple[str, ...]] = ("depth",)
     OPTIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "policy": POLICIES, "lung_convention": CONVENTIONS, "depth": ("10", "12", "14", "16"),
     }  # fmt: skip

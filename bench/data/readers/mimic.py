@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -116,7 +116,6 @@ class Mimic(FileReader):
                 extra = {key: value for key in KEPT if (value := column(rows, key)[number - 2])}
                 ill = parse_float(ards) == 1.0
                 extra |= {"class": "ARDS" if ill else "control"}
-                extra |= {"official_split": official[image.dicom]} if image.dicom in official else {}
                 extra |= {"posture": image.posture} if image.posture else {}
                 records[image.dicom] = ImageRecord(
                     image_id=safe_id(image.dicom), path=path, domain=OPACITY if ill else CLEAR,
@@ -124,6 +123,9 @@ class Mimic(FileReader):
                     findings=findings.get(image.study), lung_mask=masks, extra=extra,
                 )  # fmt: skip
         problems += note(file, lateral, "neither AP nor PA, left out")
+        if not any(record.split for record in records.values()):  # the list's own split wins over the official one
+            side = {"train": "train", "validate": "val", "test": "test"}
+            records = {k: replace(r, split=side.get(official.get(k, ""), "")) for k, r in records.items()}
         return list(records.values()), problems
 
     @staticmethod
