@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from bench.errors import BenchError, UsageError, did_you_mean
+from bench.arguments import Parser, experiment, first, os_error, positive, suite, tell
+from bench.errors import BenchError, UsageError
 
 _VERBS = {
     "run": "train methods, translate the test sets, score them, print the leaderboard",
@@ -22,30 +23,6 @@ _VERBS = {
     "assets": "list weight files: which are needed, where they go, whether they are there",
     "leaderboard": "render tables from the records of finished runs",
 }
-
-
-class _Parser(argparse.ArgumentParser):
-    """argparse that answers unknown words with the nearest known one, in one line, exit code 2."""
-
-    words: Sequence[str] = ()
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Remember the words, for `error`."""
-        self.words = list(args or ())
-        return super().parse_known_args(args, namespace)
-
-    def error(self, message: str) -> NoReturn:
-        if "invalid choice: '" in message:
-            word = message.split("invalid choice: '")[1].split("'", maxsplit=1)[0]
-            known = message.split("choose from ")[1].rstrip(")").replace("'", "").split(", ")
-            message = f"unknown word '{word}'.{did_you_mean(word, known)} Known: {', '.join(known)}."
-        known = [o for a in self._actions for o in a.option_strings if o.startswith("--")]
-        flags = [word.split("=")[0] for word in self.words if word.startswith("--")]
-        flag = next((f for f in flags if not any(k.startswith(f) for k in known)), "")
-        if flag and message.startswith(("unrecognized arguments:", "the following arguments are required:")):
-            message = f"unknown flag {flag}.{did_you_mean(flag, known)} See: {self.prog} --help."
-        print(f"error: {message}", file=sys.stderr)
-        raise SystemExit(2)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -62,25 +39,19 @@ def _main(arguments: list[str]) -> int:
     try:
         return int(options.call(options) or 0)
     except BenchError as error:
-        print(f"error: {error}", file=sys.stderr)
+        tell(f"error: {error}")
         return error.exit_code
     except KeyboardInterrupt:
-        print("\ninterrupted: finished work is kept, the same command carries on.", file=sys.stderr)
+        tell("\ninterrupted: finished work is kept, the same command carries on.")
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        import errno
-
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            where = f" ({error.filename})" if error.filename else ""
-            print(
-                f"error: {error.strerror}{where}. Free space or choose another --runs DIR; finished work is kept.",
-                file=sys.stderr,
-            )
-            return 1
-        raise
+        if error.errno is None:
+            raise
+        tell(f"error: {os_error(error, options)}")
+        return 1
     finally:
         _leave_processes(verb)
 
@@ -95,7 +66,7 @@ def _leave_processes(verb: str) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line; imports nothing heavy."""
-    parser = _Parser(
+    parser = Parser(
         prog="bench", description="Benchmark for unpaired chest X-ray translation.",
         epilog="example: bench run --method ours --suite all", formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
@@ -111,8 +82,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     run = add("run", _run, "bench run --method ours --suite all --preset quick --data rsna=/data/rsna")
     run.add_argument("--method", required=True, metavar="A,B", help="methods, or 'all'")
-    _suite(run)
-    _experiment(run)
+    suite(run)
+    experiment(run)
     run.add_argument("--seeds", default="0", metavar="0,1,2", help="one training each (default 0)")
     run.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     run.add_argument(
@@ -124,8 +95,8 @@ def build_parser() -> argparse.ArgumentParser:
     score.add_argument("--images", required=True, metavar="DIR", help="translated images, named by image id")
     score.add_argument("--as", dest="name", required=True, metavar="NAME", help="row name in the leaderboard")
     score.add_argument("--on", default="", metavar="DATASET", help="test set they belong to (default: the first)")
-    _suite(score)
-    _experiment(score)
+    suite(score)
+    experiment(score)
     score.set_defaults(seeds="0")
 
     translate = add("translate", _translate, "bench translate runs/ours/rsna/seed0-1a2b3c4d films/ --out clear/")
@@ -156,13 +127,13 @@ def build_parser() -> argparse.ArgumentParser:
         sub.add_argument("name", metavar="DATASET", help="a registered dataset; see: bench list datasets")
         sub.add_argument("path", nargs="?", default="", metavar="PATH", help="its folder (none for the embedded ones)")
         sub.add_argument("--import", dest="imports", action="append", default=[], metavar="FILE")
-        sub.add_argument("--workers", type=_positive, default=2, help="decoding processes")
+        sub.add_argument("--workers", type=positive, default=2, help="decoding processes")
         if action == "check":
             sub.add_argument("--no-decode", dest="decode", action="store_false", help="read tables only, decode nothing")
         else:
             sub.add_argument("--out", default="dataset.png", metavar="PNG")
-            sub.add_argument("--size", type=_positive, default=256, metavar="PX", help="side of each image")
-            sub.add_argument("--count", type=_positive, default=8, metavar="N", help="images a domain")
+            sub.add_argument("--size", type=positive, default=256, metavar="PX", help="side of each image")
+            sub.add_argument("--count", type=positive, default=8, metavar="N", help="images a domain")
 
     check = add("check", _check, "bench check --method mine --import ./mine.py")
     check.add_argument("--method", required=True, metavar="NAME")
@@ -173,61 +144,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--assets", action="append", default=[], metavar="DIR", help="folder to search, before the usual ones"
     )
 
+    assets.add_argument("--import", dest="imports", action="append", default=[], metavar="FILE", help="an evaluator's file")
+
     board = add("leaderboard", _leaderboard, "bench leaderboard runs --out leaderboard.md")
     board.add_argument("runs", nargs="*", default=["runs"], metavar="RUNS", help="results folders (default: runs)")
     board.add_argument("--out", default="", metavar="FILE", help="write here instead of printing")
     return parser
-
-
-def _suite(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--suite", default="all", help="which evaluators score: a suite, an evaluator, or 'all' (default)")
-
-
-def _experiment(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--preset", default="quick", help="quick (default), small or paper; see: bench list presets")
-    parser.add_argument("--config", default=None, metavar="FILE", help="YAML file merged over the preset")
-    parser.add_argument(
-        "--set", dest="sets", action="append", default=[], metavar="KEY=VALUE", help="override one key; may be repeated"
-    )
-    parser.add_argument(
-        "--data",
-        action="append",
-        default=[],
-        metavar="NAME=PATH",
-        help="dataset; may be repeated (default: the embedded ones)",
-    )
-    parser.add_argument(
-        "--train-on", default="", metavar="NAME", help="dataset to train on (default: the first with both domains)"
-    )
-    parser.add_argument("--runs", default="runs", metavar="DIR", help="results folder (default: runs)")
-    parser.add_argument(
-        "--cache", default="", metavar="DIR", help="decoded images and features (default: $BENCH_CACHE or RUNS/cache)"
-    )
-    parser.add_argument(
-        "--import",
-        dest="imports",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="file that registers a method or evaluator",
-    )
-    parser.add_argument("--assets", action="append", default=[], metavar="DIR", help="folder searched for weight files")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
-    parser.add_argument("--threads", type=_natural, default=0, help="compute threads (default: all cores)")
-    parser.add_argument("--workers", type=_positive, default=max(1, min(8, os.cpu_count() or 1)), help="decoding processes")
-    parser.add_argument("--tracker", action="append", default=[], choices=("tensorboard",), help="send losses there, too")
-    parser.add_argument(
-        "--log-interval", type=_positive, default=10, metavar="STEPS", help="training steps between log lines"
-    )
-
-
-def _at_least(least: int, text: str) -> int:
-    if not text.isdecimal() or int(text) < least:
-        raise argparse.ArgumentTypeError(f"'{text}' is no whole number of at least {least}.")
-    return int(text)
-
-
-_natural, _positive = functools.partial(_at_least, 0), functools.partial(_at_least, 1)
 
 
 def _csv(text: str) -> tuple[str, ...]:
@@ -247,13 +169,15 @@ def _spec(options: argparse.Namespace, methods: tuple[str, ...]) -> Any:
     from bench.registry import load_plugins
 
     for text in load_plugins(options.imports):
-        print(f"warning: {text}", file=sys.stderr)
+        tell(f"warning: {text}")
     suites.evaluators(options.suite)
     resolved = config.load(options.preset, options.config, options.sets)
     try:
-        seeds = tuple(int(s) for s in _csv(options.seeds))
+        seeds = tuple(int(s) for s in options.seeds.split(","))
     except ValueError:
         raise UsageError(f"--seeds {options.seeds}: whole numbers, for example --seeds 0,1,2.") from None
+    if len(set(seeds)) < len(seeds):
+        raise UsageError(f"--seeds {options.seeds}: a seed is given twice.")
     if any(not 0 <= seed < 2**32 for seed in seeds):
         raise UsageError(f"--seeds {options.seeds}: whole numbers from 0 to {2**32 - 1}.")
     runs = Path(options.runs)
@@ -267,7 +191,7 @@ def _spec(options: argparse.Namespace, methods: tuple[str, ...]) -> Any:
 
     return RunSpec(
         methods=methods, suite=options.suite, preset=options.preset, config=resolved, data=tuple(options.data) or EMBEDDED,
-        seeds=seeds or (0,), options=run_options, train_on=options.train_on, imports=tuple(options.imports),
+        seeds=seeds, options=run_options, train_on=options.train_on, imports=tuple(options.imports),
         force=getattr(options, "force", ""),
     )  # fmt: skip
 
@@ -287,22 +211,28 @@ def _methods(text: str) -> tuple[str, ...]:
 def _run(options: argparse.Namespace) -> int:
     from bench.registry import load_plugins
 
+    if options.json and not options.dry_run:
+        raise UsageError("--json goes with --dry-run: it prints the plan as JSON.")
     load_plugins(options.imports)
     spec = _spec(options, _methods(options.method))
     import json
 
     from bench import pipeline
     from bench import plan as planning
+    from bench.progress import console
 
     pipeline.threads(options.threads)
+    console.stderr = bool(options.json)  # then the plan alone goes to stdout
     if options.dry_run:
         found = planning.plan(pipeline.open_run(spec))
-        print(json.dumps(pipeline.plan_rows(found), indent=1)) if options.json else pipeline.print_plan(found)
+        if first():
+            print(json.dumps(pipeline.plan_rows(found), indent=1)) if options.json else pipeline.print_plan(found)
         for text in planning.problems(found):
-            print(f"error: {text}", file=sys.stderr)
+            tell(f"error: {text}")
         return 3 if planning.problems(found) else 0
+    _check_places(spec)
     outcome = pipeline.run(spec)
-    if os.environ.get("RANK", "0") != "0":
+    if not first():
         return 1 if outcome.failed else 0
     board = _print_leaderboard(spec.options.runs)
     for picture in outcome.pictures:
@@ -310,12 +240,17 @@ def _run(options: argparse.Namespace) -> int:
     print(f"leaderboard  {board}")
     if outcome.failed:
         titles = "; ".join(f"{s.kind} {s.title}" for s in outcome.failed)
-        print(
-            f"error: {len(outcome.failed)} stages not done: {titles}. The rest is kept; run the same command again.",
-            file=sys.stderr,
-        )
+        tell(f"error: {len(outcome.failed)} stages not done: {titles}. The rest is kept; run the same command again.")
         return 1
     return 0
+
+
+def _check_places(spec: Any) -> None:
+    """Make the results and cache folders and try to write there, before any work."""
+    from bench.files import check_folder
+
+    check_folder(spec.options.runs, "--runs")
+    check_folder(spec.options.cache, "--cache")
 
 
 def _print_leaderboard(runs: Path) -> Path:
@@ -330,7 +265,7 @@ def _print_leaderboard(runs: Path) -> Path:
     path = runs / "leaderboard.md"
     write_text(path, render.leaderboard(found))
     print()
-    print(render.short(found))
+    print(render.short(found, max(80, shutil.get_terminal_size((100, 24)).columns)))
     print()
     return path
 
@@ -340,6 +275,7 @@ def _score(options: argparse.Namespace) -> int:
     from bench import external, pipeline
 
     pipeline.threads(options.threads)
+    _check_places(spec)
     failed = external.score(spec, Path(options.images), options.name, options.on)
     print(f"leaderboard  {_print_leaderboard(spec.options.runs)}")
     return 1 if failed else 0
@@ -359,7 +295,7 @@ def _list(options: argparse.Namespace) -> int:
     from bench.registry import load_plugins
 
     for text in load_plugins(options.imports):
-        print(f"warning: {text}", file=sys.stderr)
+        tell(f"warning: {text}")
     listing.show(options.what, options.long, Path(options.runs))
     return 0
 
@@ -406,7 +342,10 @@ def _check(options: argparse.Namespace) -> int:
 
 def _assets(options: argparse.Namespace) -> int:
     from bench import listing
+    from bench.registry import load_plugins
 
+    for text in load_plugins(options.imports):
+        tell(f"warning: {text}")
     listing.show_assets(asset_folders(options.assets))
     return 0
 
@@ -418,10 +357,12 @@ def _leaderboard(options: argparse.Namespace) -> int:
 
     found, warnings = records.load([Path(p) for p in options.runs])
     for text in warnings:
-        print(f"warning: {text}", file=sys.stderr)
+        tell(f"warning: {text}")
     if not found:
         raise UsageError(f"no records below {', '.join(options.runs)}. Make some: bench run --method ours --suite all.")
     text = render.leaderboard(found)
+    if options.out and Path(options.out).is_dir():
+        raise UsageError(f"--out {options.out}: is a folder. Name the file, for example {Path(options.out) / 'leaderboard.md'}.")
     if options.out:
         write_text(Path(options.out), text)
         print(options.out)

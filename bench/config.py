@@ -218,8 +218,19 @@ def _check_names(key: str, sections: Mapping[str, Any]) -> None:
     from bench import registry
 
     registered = {"methods": registry.METHODS, "evaluators": registry.EVALUATORS, "datasets": registry.DATASETS}[key]
-    for name in sections:
+    for name, section in sections.items():
         registered.check(name)
+        options: Mapping[str, Any] | None = registered.get(name).OPTIONS if key == "datasets" else None
+        if options is not None:  # methods and evaluators are checked against their Config
+            _check_options(name, section, options)
+
+
+def _check_options(name: str, section: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    for option in section:
+        if not options:
+            raise UsageError(f"config key 'datasets.{name}.{option}': dataset '{name}' has no options.")
+        if option not in options:
+            raise _unknown_key(f"datasets.{name}.{option}", [f"datasets.{name}.{known}" for known in options])
 
 
 def _all_keys() -> list[str]:

@@ -22,6 +22,8 @@ from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
+from bench.assets import Asset
+
 if TYPE_CHECKING:
     from bench.data.imageset import ImageSet
 
@@ -143,7 +145,8 @@ class Trainable(BaseModel):
         Default: the direct children, containers without a forward of their own (`nn.ModuleDict`) by their children. Override
         it where a child is used through other methods (``encode``): compiling such a child would compile nothing.
         """
-        return [network for child in self.children() for network in _called(child)]
+        own = [child for name, child in self.named_children() if name != "data_preprocessor"]  # mmengine's, unused here
+        return [network for child in own for network in _called(child)]
 
     def train_step(self, data: Any, optim_wrapper: OptimWrappers) -> dict[str, Tensor]:  # type: ignore[override]
         """mmengine's entry: the engine's data source hands over ``(batch, stage)``."""
@@ -341,12 +344,14 @@ class Evaluator:
         needs: what it cannot do without: ``prior``, planes of the source set (``counterpart``, ``lung_mask``, ``opacity``),
             ``boxes``. A test set without them is left out, and the plan says so.
         min_images: least number of translated images.
+        assets: weight files that some of its configurations need; ``bench assets`` lists them.
     """
 
     Config: ClassVar[type]
     version: ClassVar[int] = 1
     needs: ClassVar[frozenset[str]] = frozenset()
     min_images: ClassVar[int] = 2
+    assets: ClassVar[tuple[Asset, ...]] = ()
 
     @classmethod
     def requires(cls, params: Any) -> frozenset[str]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 
-from bench.errors import PreflightError, UsageError
+from bench.errors import BenchError, PreflightError, UsageError
 
 
 def choose(wanted: str) -> torch.device:
@@ -50,3 +52,20 @@ def join_processes(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(days=1))
+
+
+@contextmanager
+def first_alone() -> Iterator[None]:
+    """What the first process does in the block by itself; the others wait at its end, and a failure there ends them, too."""
+    rank, processes = world()
+    failure: list[BenchError | None] = [None]
+    try:
+        yield
+    except Exception as error:
+        failure = [error if isinstance(error, BenchError) else BenchError(f"{type(error).__name__}: {error}")]
+        raise
+    finally:
+        if processes > 1 and (rank == 0 or failure[0] is None):
+            dist.broadcast_object_list(failure)
+    if failure[0] is not None:
+        raise failure[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,78 +12,130 @@ import numpy as np
 import torch
 from PIL import Image
 
-from bench import stages
-from bench.config import BenchConfig, fill
+from bench import pipeline, records, stages
+from bench import plan as planning
+from bench.config import BenchConfig, DataConfig, TrainConfig, fill, plain
 from bench.contracts import Method
 from bench.data.contract import FloatImage
 from bench.data.geometry import Frame
 from bench.data.imageset import ImageSet
 from bench.data.pixels import decode
 from bench.device import choose
-from bench.engine import load_weights
+from bench.engine import load_weights, set_precision
 from bench.errors import BenchError, DataError, PreflightError, UsageError
-from bench.experiment import Experiment, RunSpec, method_config, needs_unmet
-from bench.files import digest, file_digest, lock, read_json, replace_atomically, write_json
-from bench.plan import BLOCKED, _data_stages, _prior_stage
+from bench.experiment import BASELINE, Experiment, RunSpec, evaluator_config, method_config, needs_unmet
+from bench.files import check_folder, digest, file_digest, lock, replace_atomically, write_json
 from bench.prior import AbsentPrior
 from bench.progress import Progress, say, warn
 from bench.registry import METHODS
-from bench.translations import _write_png, load_set, to_bytes, write_manifest
+from bench.translations import load_set, to_bytes, write_manifest, write_png
 
+#: What a row of images made elsewhere may be called: it is a folder's name, too.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff")
 
 
 def score(spec: RunSpec, images: Path, name: str, on: str) -> int:
-    """Score translated images that another program made.
+    """Score translated images that another program made, next to the untranslated images of the same test set.
 
     File names (without suffix) are image ids of the test set; each image is brought to the run's size like any other. Missing
     and surplus ids are listed: all test images must be there.
 
     Returns:
-        How many evaluators failed; the others' records are written.
+        How many scores failed; the others' records are written.
 
     Raises:
-        UsageError: `name` is a method's, or `on` is no test set.
+        UsageError: `name` cannot be a row's name or is a method's, or `on` is no test set.
         PreflightError: images are missing.
     """
-    if name in METHODS.names():
-        raise UsageError(f"--as {name}: that is a method of this harness; choose another name.")
+    _check_name(spec, name)
     if not images.is_dir():
         raise UsageError(f"--images {images}: no such folder.")
-    experiment = Experiment(spec, choose(spec.options.device))
+    experiment = pipeline.open_run(spec)
     test = on or experiment.test_names()[0]
     if test not in experiment.test_names():
         raise UsageError(f"--on {test}: not a test set of this run ({', '.join(experiment.test_names())}).")
-    data = _data_stages(experiment)
-    prior = _prior_stage(experiment, data)
-    if prior and prior.status == BLOCKED:
-        raise PreflightError(prior.reason)
-    for stage in [*data.values(), *([prior] if prior else [])]:
-        if stage.runs:
-            say(f"{stage.kind:<9} {stage.title}")
-            stage.work()
+    failed = _prepare(experiment, test)
     source = experiment.test_set(test)
     files = _match(images, source, test)
     content = digest([[i, file_digest(p)] for i, p in sorted(files.items())])
     folder = spec.options.runs / name / experiment.train_name / f"external-{content[:8]}"
     with lock(folder / ".lock", wait=False):
-        target = stages.translated_folder(folder, test, content)
-        _import(files, source, target, content)
+        if experiment.policy() == "credentialed":
+            folder.chmod(0o700)
+        write_json(folder / "config.json", _describe(experiment, name, images, test, content))
+        key = experiment.translate_key(content, test)
+        target = stages.translated_folder(folder, test, key)
+        _import(files, source, target, key)
         translated = load_set(target, source)
         identity = {
             "method": name, "method_version": 0, "paper": "", "trained_by": "external", "config_fingerprint": content,
-            "warnings": [], "cost": {},
+            "trained_with_prior": False, "warnings": [], "cost": {},
         }  # fmt: skip
-        failed = 0
+        set_precision(spec.config.train)
         for evaluator in experiment.evaluators():
             try:
-                _score_one(experiment, translated, source, test, evaluator, identity, folder, content)
+                _score_one(experiment, translated, source, test, evaluator, identity, folder, key)
             except PreflightError:
                 raise
             except BenchError as error:
                 warn(str(error))
                 failed += 1
     return failed
+
+
+def _check_name(spec: RunSpec, name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"--as {name}: a name of letters, digits, '.', '_' and '-' that starts with a letter or digit.")
+    if name in METHODS.names():
+        raise UsageError(f"--as {name}: that is a method of this harness; choose another name.")
+    if name.lower() == "cache" or (spec.options.runs / name).resolve() == spec.options.cache.resolve():
+        raise UsageError(f"--as {name}: that is the folder of decoded images; choose another name.")
+
+
+def _prepare(experiment: Experiment, test: str) -> int:
+    """Make what the scores of a test set rest on, as a run would: its images, the classifier, the untranslated row.
+
+    Returns:
+        How many scores of the untranslated images failed.
+
+    Raises:
+        PreflightError: something needed is missing.
+        BenchError: the images or the classifier could not be made.
+    """
+    plan = planning.plan(experiment)
+    key = experiment.translate_key(experiment.train_key(BASELINE, 0), test)
+    wanted = [s for s in plan if s.kind == "prior" or s.key == key or any(a.key == key for a in s.after)]
+    for stage in wanted:  # grows while it is walked: what they come after, and so on
+        wanted += [a for a in stage.after if all(a is not w for w in wanted)]
+    chosen = [s for s in plan if any(s is w for w in wanted)]
+    if problems := planning.problems(chosen):
+        raise PreflightError("\n".join(problems))
+    failed = pipeline.walk(chosen).failed
+    if broken := next((s for s in failed if s.kind != "score"), None):
+        raise BenchError(f"nothing scored: {broken.kind} of {broken.title} failed.")
+    return len(failed)
+
+
+def _describe(experiment: Experiment, name: str, images: Path, test: str, content: str) -> dict[str, Any]:
+    """What the result folder of images made elsewhere holds, as written to its ``config.json``."""
+    spec = experiment.spec
+    return {
+        "method": name,
+        "origin": "external",
+        "images": str(images.resolve()),
+        "content": content,
+        "test": test,
+        "test_fingerprint": experiment.identity(test, "test", experiment.data.size),
+        "policy": experiment.datasets[test].policy,
+        "preset": spec.preset,
+        "config": plain(replace(spec.config, methods={})),
+        "train_dataset": experiment.train_name,
+        "data": {
+            n: {"fingerprint": d.manifest.fingerprint, "policy": d.policy, "leaky": d.manifest.leaky}
+            for n, d in experiment.datasets.items()
+        },
+    }
 
 
 def _score_one(
@@ -95,8 +148,6 @@ def _score_one(
     folder: Path,
     key: str,
 ) -> None:
-    from bench.experiment import evaluator_config
-
     cls, params = evaluator_config(experiment.spec.config, evaluator)
     unmet = needs_unmet(cls.requires(params), experiment.datasets[test])
     if unmet:
@@ -127,15 +178,9 @@ def _import(files: dict[str, Path], source: ImageSet, target: Path, key: str) ->
     """Bring images to 8-bit squares of the run's size, so that all methods' images went through the same steps."""
     for image_id, path in files.items():
         values, _ = decode(path)
-        square = square_frame(values, source.size).image(values)
-        _write_png(target / "images" / f"{image_id}.png", np.round(square * 255).astype(np.uint8))
+        square = Frame(values.shape[0], values.shape[1], source.size).image(values)
+        write_png(target / "images" / f"{image_id}.png", np.round(square * 255).astype(np.uint8))
     write_manifest(target, source.ids, key, external=True)
-
-
-def square_frame(values: FloatImage, size: int) -> Frame:
-    """How an image lies in its padded square of `size` pixels."""
-    height, width = values.shape
-    return Frame(height, width, size)
 
 
 # -- translate -------------------------------------------------------------------------------------------------------------
@@ -146,19 +191,19 @@ def open_method(run: Path, device: torch.device) -> tuple[Method, dict[str, Any]
 
     Raises:
         UsageError: the folder is no finished run.
+        BenchError: its files are damaged.
     """
-    if not (run / "config.json").is_file():
-        raise UsageError(f"{run} is not a run: it has no config.json. Runs look like runs/ours/rsna/seed0-1a2b3c4d.")
-    if not (run / "train.json").is_file():
-        raise UsageError(f"{run} has no train.json: its training did not finish. Run the same `bench run` command again.")
-    facts = read_json(run / "config.json")
+    facts = records.run_facts(run)
+    if facts["origin"] == "external":
+        raise UsageError(f"{run} holds scores of images made elsewhere; there is nothing to translate with.")
     if facts["method"] not in METHODS.names():
         where = facts["origin"].partition("@")[0]
         raise UsageError(f"{run} was trained with method '{facts['method']}', which is not built in. Name its file: --import {where}.")
     config: BenchConfig = replace(BenchConfig(), methods=facts["config"]["methods"])
     cls, resolved = method_config(config, facts["method"])
     method = cls(resolved, stages.CHANNELS, AbsentPrior() if "prior" in cls.requires(resolved) else None)
-    load_weights(method, run / read_json(run / "train.json")["weights"])
+    if cls.stages:
+        load_weights(method, records.run_weights(run))
     return method.to(device).eval(), facts
 
 
@@ -173,11 +218,13 @@ def translate(run: Path, source: Path, out: Path, device_name: str) -> int:
     """
     device = choose(device_name)
     method, facts = open_method(run, device)
-    size = fill_data_size(facts)
+    size = fill(DataConfig, facts["config"]["data"], "data").size
+    set_precision(fill(TrainConfig, facts["config"]["train"], "train"))
     files = list(_inputs(source))
     if not files:
         raise UsageError(f"{source}: no DICOM, PNG or JPEG file there.")
     names = _names(source, files)
+    check_folder(out, "--out")
     progress = Progress("translate")
     progress.start(len(files))
     failed, written = 0, {}
@@ -198,17 +245,10 @@ def translate(run: Path, source: Path, out: Path, device_name: str) -> int:
     return 1 if failed else 0
 
 
-def fill_data_size(facts: dict[str, Any]) -> int:
-    """The image size a run was trained at."""
-    from bench.config import DataConfig
-
-    return fill(DataConfig, facts["config"]["data"], "data").size
-
-
 def _translate_one(
     method: Method, values: FloatImage, size: int, device: torch.device, out: Path, name: str
 ) -> dict[str, Any]:
-    frame = square_frame(values, size)
+    frame = Frame(values.shape[0], values.shape[1], size)
     image = torch.from_numpy(frame.image(values))[None, None].to(device) * 2 - 1
     with torch.inference_mode():
         result = method.translate(image, "a2b", [int(digest(name), 16) >> 1])
@@ -233,8 +273,21 @@ def _inputs(source: Path) -> Iterator[Path]:
 
 
 def _names(source: Path, files: list[Path]) -> list[str]:
-    """Output names: the stem, or the relative path where stems repeat."""
-    stems = [p.stem for p in files]
-    if len(set(stems)) == len(stems):
-        return stems
-    return ["_".join(p.relative_to(source).with_suffix("").parts) for p in files]
+    """Output names, all different: stems; where stems repeat, relative paths; where these repeat, too, with their suffix.
+
+    Raises:
+        UsageError: two files would still get one name.
+    """
+    if len(files) == 1:
+        return [files[0].stem]
+    inside = [p.relative_to(source) for p in files]
+    paths = ["_".join(p.with_suffix("").parts) for p in inside]
+    names = ["_".join([path, p.suffix[1:].lower()]) for path, p in zip(paths, inside, strict=True)]
+    for choice in ([p.stem for p in files], paths, names):
+        if len(set(choice)) == len(choice):
+            return choice
+    first: dict[str, Path] = {}
+    for name, path in zip(names, files, strict=True):
+        if first.setdefault(name, path) != path:
+            raise UsageError(f"{first[name]} and {path} would both be written to {name}.png. Rename one, or translate them apart.")
+    return names

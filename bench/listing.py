@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from bench import config, suites
+from bench import config, records, suites
 from bench.data.contract import DOMAINS, ImageRecord, Reader
 from bench.data.geometry import Frame
-from bench.errors import BenchError, DataError
-from bench.files import read_json, replace_atomically
+from bench.errors import BenchError, DataError, UsageError
+from bench.files import replace_atomically
 from bench.progress import say, warn
 from bench.progress import show as show_table
 from bench.registry import DATASETS, EVALUATORS, METHODS
@@ -72,20 +71,31 @@ def _long(section: str) -> Table:
 
 
 def _runs(runs: Path) -> None:
-    found = sorted(p.parent for p in runs.rglob("config.json")) if runs.is_dir() else []
+    found = [p.parent for p in records.run_folders(runs, "config.json")] if runs.is_dir() else []
     if not found:
         say(f"no runs below {runs}. Make one: bench run --method ours --suite all.")
         return
     table = Table("run", "preset", "trained", "records", box=None, pad_edge=False)
     for folder in found:
         try:
-            facts = read_json(folder / "config.json")
+            facts = records.run_facts(folder)
         except BenchError as error:
             warn(str(error))
             continue
-        trained = "yes" if (folder / "train.json").is_file() else "-" if facts["method"] == "original" else "no"
+        untrained = facts["method"] == "original" or facts["origin"] == "external"
+        trained = "-" if untrained else "yes" if _finished(folder) else "no"
         table.add_row(str(folder), facts["preset"], trained, str(len(list((folder / "records").glob("*.json")))))
     show_table(table)
+
+
+def _finished(folder: Path) -> bool:
+    try:
+        return records.run_weights(folder).is_file()
+    except UsageError:
+        return False
+    except BenchError as error:
+        warn(str(error))
+        return False
 
 
 def show_dataset(reader: Reader, out: Path, size: int, count: int) -> Path:
@@ -137,29 +147,14 @@ def _draw(axis: Any, reader: Reader, record: ImageRecord, size: int, title: str)
     axis.set_title(f"{title}\n{record.image_id[:18]}", fontsize=6)
 
 
-#: Weight files the harness can use: name, size in bytes, SHA-256 (empty: any), purpose.
-ASSETS = (
-    (
-        "weights-inception-2015-12-05-6726825d.pth", 95_628_359,
-        "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
-        "fidelity with extractor=inception (FID, KID); from torch-fidelity's releases",
-    ),
-)  # fmt: skip
-
-
 def show_assets(folders: tuple[Path, ...]) -> None:
-    """Print each weight file, its purpose, and where it was found or looked for."""
+    """Print each evaluator's weight files, their purpose, and where each was found or looked for."""
     say("searched, in order: " + ", ".join(str(f) for f in folders))
-    for name, size, sha, purpose in ASSETS:
-        path = next((f / name for f in folders if (f / name).is_file()), None)
-        state = "not found" if path is None else f"found at {path}"
-        if path is not None and sha and _sha256(path) != sha:
-            state = f"WRONG CONTENT at {path}"
-        say(f"{name}: {state}\n  for {purpose}\n  {size:,} bytes, sha256 {sha}")
+    for asset in dict.fromkeys(asset for name in EVALUATORS.names() for asset in EVALUATORS.get(name).assets):
+        found, wrong = asset.find(folders)
+        state = f"found at {found}" if found else "not found"
+        state = ", ".join([state, *(f"WRONG CONTENT at {path}" for path in wrong)])
+        say(f"{' or '.join(asset.names)}: {state}\n  for {asset.purpose}; from {asset.source}")
+        say(f"  {asset.size:,} bytes, sha256 {asset.sha256}")
     say("prior.weights (optional): a DenseNet-121 finding classifier of your own, torchvision or torchxrayvision keys,\n"
         "  any name: --set prior.weights=FILE. Without it the classifier is trained on the labels at hand.")  # fmt: skip
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -17,11 +17,12 @@ from rich.table import Table
 from bench import plan as planning
 from bench import stages
 from bench.contracts import Method
-from bench.device import choose, join_processes, world
-from bench.errors import BenchError, PreflightError
+from bench.device import choose, first_alone, join_processes, world
+from bench.engine import set_precision
+from bench.errors import BenchError, PreflightError, UsageError
 from bench.experiment import BASELINE, Experiment, RunSpec, evaluator_config, method_config
 from bench.files import lock, write_text
-from bench.plan import BLOCKED, LEFT_OUT, TODO, Stage
+from bench.plan import BLOCKED, CACHED, LEFT_OUT, TODO, Stage
 from bench.progress import Progress, clock, errors, say, show
 
 
@@ -46,21 +47,37 @@ class Outcome:
 
 
 def open_run(spec: RunSpec) -> Experiment:
-    """Resolve names, open the datasets and join the other processes of a distributed run."""
+    """Resolve names, open the datasets and join the other processes of a distributed run.
+
+    Raises:
+        UsageError: unknown names, or a batch that cannot be shared out among the processes.
+        BenchError: the data cannot be used; in every process where it is found in the first.
+    """
     for name in dict.fromkeys([*spec.methods, *spec.config.methods]):  # a misspelt key is an error in every section
         method_config(spec.config, name)
     for name in spec.config.evaluators:
         evaluator_config(spec.config, name)
+    rank, processes = world()
+    _check_batch(spec, processes)
     device = choose(spec.options.device)
     join_processes(device)
-    rank, processes = world()
-    if rank:
-        dist.barrier()  # the first process reads tables and hashes files; the others then find them remembered
     meter = Progress("reading", quiet=rank != 0)
-    experiment = Experiment(spec, device, lambda what, done, total: _show(meter, what, done, total))
-    if rank == 0 and processes > 1:
-        dist.barrier()
-    return experiment
+
+    def opened() -> Experiment:
+        return Experiment(spec, device, lambda what, done, total: _show(meter, what, done, total))
+
+    with first_alone():  # it reads tables and hashes files; the others then find them remembered
+        experiment = opened() if rank == 0 else None
+    return experiment or opened()
+
+
+def _check_batch(spec: RunSpec, processes: int) -> None:
+    """Refuse a batch that cannot be shared out, before anything is read or joined."""
+    size = spec.config.train.batch_size
+    if size % processes and any(method_config(spec.config, name)[0].stages for name in spec.methods):
+        raise UsageError(
+            f"batch size {size} cannot be divided among {processes} processes; use a multiple: --set train.batch_size=N."
+        )
 
 
 def _show(meter: Progress, what: str, done: int, total: int) -> None:
@@ -79,11 +96,13 @@ def run(spec: RunSpec) -> Outcome:
     """
     rank, _ = world()
     experiment = open_run(spec)
+    set_precision(spec.config.train)  # for every stage alike, whether this run trains or finds its training done
     if problems := planning.problems(planning.plan(experiment)):
         raise PreflightError("\n".join(problems))
     with ExitStack() as held:
-        if rank == 0:
-            _hold(experiment, held)
+        with first_alone():
+            if rank == 0:
+                _hold(experiment, held)
         outcome = Outcome(planning.plan(experiment))
         if rank == 0:
             for text in experiment.notes():
@@ -137,6 +156,8 @@ def _hold(experiment: Experiment, held: ExitStack) -> None:
 def _do(stage: Stage, outcome: Outcome) -> None:
     """Run one stage in all processes that take part, and tell every process how it went."""
     rank, processes = world()
+    if rank == 0 and stage.runs and not stage.forced and stage.is_done():
+        stage.status = CACHED  # what it is made from was done again and came out as before
     status = [stage.status]
     if processes > 1:
         dist.broadcast_object_list(status)
@@ -153,8 +174,11 @@ def _do(stage: Stage, outcome: Outcome) -> None:
         try:
             _work(stage, rank)
         except Exception as error:
-            if processes > 1 and stage.collective:
-                raise  # the other processes wait inside a collective call: only leaving can end them
+            if processes > 1 and stage.collective:  # the others wait inside a collective call: only leaving can end them
+                text = f"{stage.kind} {stage.title}: {_describe(error, stage)}"
+                if rank and not isinstance(error, BenchError):  # perhaps this process alone knows of it
+                    errors.print(f"error: process {rank}: {text}", markup=False)
+                raise (error if isinstance(error, BenchError) else BenchError(text)) from error
             failure = [_describe(error, stage)]
     if processes > 1:
         dist.broadcast_object_list(failure)
@@ -173,7 +197,7 @@ def _do(stage: Stage, outcome: Outcome) -> None:
 def _work(stage: Stage, rank: int) -> None:
     """Run a stage, holding the lock of what other runs use too; they may have made it while we waited."""
     with lock(stage.shared, wait=True, say=say) if stage.shared else nullcontext():
-        if stage.shared and not stage.forced and planning.marked(stage.marker, stage.key):
+        if stage.shared and not stage.forced and stage.is_done():
             return
         if rank == 0:
             say(f"{stage.kind:<9} {stage.title}" + (f" ({stage.status})" if stage.status != TODO else ""))
@@ -189,7 +213,8 @@ def _describe(error: Exception, stage: Stage) -> str:
     path = stage.marker.parent / "traceback.txt"
     write_text(path, "".join(traceback.format_exception(error)))
     what = " ".join(str(error).split())[:300]
-    return f"{type(error).__name__}: {what} (see {path})"
+    where = "".join(f"{note}: " for note in getattr(error, "__notes__", ()) if note.startswith("iteration "))
+    return f"{where}{type(error).__name__}: {what} (see {path})"
 
 
 def print_plan(plan: list[Stage], brief: bool = False) -> None:

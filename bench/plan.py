@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from bench import stages
 from bench.data.contract import DOMAINS, OTHER
@@ -33,6 +34,7 @@ class Stage:
         method: the method it belongs to; empty for data and prior.
         shared: lock file of a result that other runs use too; held while the stage works.
         forced: done again although its result is there.
+        done: whether its result is there and fits what it was made from; None: when the marker carries the key.
     """
 
     kind: str
@@ -47,6 +49,11 @@ class Stage:
     method: str = ""
     shared: Path | None = None
     forced: bool = False
+    done: Callable[[], bool] | None = None
+
+    def is_done(self) -> bool:
+        """Look whether its result is there now."""
+        return self.done() if self.done else marked(self.marker, self.key)
 
     @property
     def runs(self) -> bool:
@@ -56,11 +63,36 @@ class Stage:
 
 def marked(marker: Path, key: str) -> bool:
     """True when `marker` is a complete JSON file that carries `key` and no failure."""
+    return _facts(marker, key) is not None
+
+
+def _facts(marker: Path, key: str) -> dict[str, Any] | None:
     try:
         content = json.loads(marker.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
-    return isinstance(content, dict) and content.get("key") == key and content.get("status", "ok") == "ok"
+        return None
+    if not isinstance(content, dict) or content.get("key") != key or content.get("status", "ok") != "ok":
+        return None
+    return content
+
+
+def _trained(marker: Path, key: str) -> bool:
+    """A training is done when it says so and its weights are there."""
+    facts = _facts(marker, key)
+    return facts is not None and (marker.parent / str(facts.get("weights", "weights.pth"))).is_file()
+
+
+def _translated(manifest: Path, key: str, train: Stage | None) -> bool:
+    """A translation is done when it is complete and was made with the weights that are there now."""
+    facts = _facts(manifest, key)
+    trained = _facts(train.marker, train.key) if train else {}
+    return facts is not None and trained is not None and facts.get("weights_id", "") == trained.get("weights_id", "")
+
+
+def _scored(record: Path, key: str, translate: Stage) -> bool:
+    """A score is done when its record is there and is about the images that are there now."""
+    facts, images = _facts(record, key), _facts(translate.marker, translate.key)
+    return facts is not None and images is not None and facts.get("translated_content") == images.get("content")
 
 
 def plan(experiment: Experiment) -> list[Stage]:
@@ -126,7 +158,8 @@ def _prior_stage(experiment: Experiment, data: dict[ImageKey, Stage]) -> Stage |
     stage.shared = folder / ".lock"
     if not from_file:
         stage.after = [data[key] for key in experiment.prior_images()]
-    stage.status = _training_status(stage.marker, key, [folder / "train"])
+    stage.done = lambda: _trained(stage.marker, key)
+    stage.status = _training_status(stage, [folder / "train"])
     return stage
 
 
@@ -138,8 +171,8 @@ def _missing_assets(experiment: Experiment) -> dict[str, list[str]]:
     return missing
 
 
-def _training_status(marker: Path, key: str, folders: list[Path]) -> str:
-    if marked(marker, key):
+def _training_status(stage: Stage, folders: list[Path]) -> str:
+    if stage.is_done():
         return CACHED
     for folder in folders:
         found = latest_checkpoint(folder)
@@ -180,7 +213,8 @@ def _method_stages(
         train.after = [data[experiment.train_name, "train", experiment.data.load_size, DOMAINS]]
         if prior and "prior" in cls.requires(config):
             train.after.append(prior)
-        train.status = _training_status(train.marker, train_key, [folder / "train" / s for s in reversed(cls.stages)])
+        train.done = lambda: _trained(folder / "train.json", train_key)
+        train.status = _training_status(train, [folder / "train" / s for s in reversed(cls.stages)])
         found.append(train)
     for test in experiment.test_names():
         key = experiment.translate_key(train_key, test)
@@ -190,7 +224,8 @@ def _method_stages(
             lambda t=test: stages.translate(experiment, name, seed, t),  # type: ignore[misc]
         )  # fmt: skip
         translate.after = [data[test, "test", experiment.data.size, DOMAINS], *([train] if train else [])]
-        translate.status = CACHED if marked(translate.marker, key) else TODO
+        translate.done = lambda m=translate.marker, k=key: _translated(m, k, train)  # type: ignore[misc]
+        translate.status = CACHED if (not train or train.status == CACHED) and translate.is_done() else TODO
         found.append(translate)
         found += _score_stages(experiment, name, seed, test, key, translate, prior, assets, label)
     for stage in found:
@@ -223,6 +258,7 @@ def _score_stages(
             "score", title, key, marker,
             lambda e=evaluator: stages.score(experiment, name, seed, test, e),  # type: ignore[misc]
         )  # fmt: skip
+        stage.done = lambda m=marker, k=key: _scored(m, k, translate)  # type: ignore[misc]
         stage.after = [translate, *([prior] if prior and "prior" in cls.requires(params) else [])]
         unmet = needs_unmet(cls.requires(params), experiment.datasets[test])
         images = len(experiment.datasets[test].records("test"))
@@ -230,7 +266,7 @@ def _score_stages(
             stage.status, stage.reason = LEFT_OUT, f"{test} has no {', '.join(unmet)}"
         elif images < cls.min_images:
             stage.status, stage.reason = LEFT_OUT, f"{test} has {images} test images; at least {cls.min_images} needed"
-        elif marked(marker, key):
+        elif translate.status == CACHED and stage.is_done():
             stage.status = CACHED
         elif assets[evaluator]:
             stage.status, stage.reason = BLOCKED, "\n".join(assets[evaluator])

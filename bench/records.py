@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import math
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -11,11 +14,13 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from bench.contracts import Metric, Score
 from bench.errors import BenchError, UsageError
-from bench.files import digest, finite, read_json, replace_atomically, write_json
+from bench.files import canonical_json, digest, finite, replace_atomically, write_json
+
+if TYPE_CHECKING:
+    from bench.contracts import Metric, Score
 
 SCHEMA = 1
 _PACKAGES = (
@@ -76,11 +81,21 @@ def device_report(device: Any) -> dict[str, Any]:
         report |= {
             "name": torch.cuda.get_device_name(device),
             "cuda": torch.version.cuda,
-            "tf32": torch.backends.cuda.matmul.allow_tf32,
+            "driver": _driver(),
+            "tf32": {"matmul": torch.backends.cuda.matmul.allow_tf32, "cudnn": torch.backends.cudnn.allow_tf32},
         }
     else:
         report["name"] = platform.processor() or platform.machine()
     return report
+
+
+def _driver() -> str | None:
+    """Version of NVIDIA's kernel driver, as it tells itself; None where it does not."""
+    try:
+        found = re.search(r"\d+\.\d+(\.\d+)?", Path("/proc/driver/nvidia/version").read_text(encoding="utf-8"))
+    except OSError:
+        return None
+    return found[0] if found else None
 
 
 def command_line() -> str:
@@ -130,24 +145,171 @@ def write(path: Path, record: dict[str, Any]) -> None:
     write_json(path, {"schema": SCHEMA, **record})
 
 
+def run_folders(folder: Path, holding: str) -> list[Path]:
+    """Files that match ``holding`` in the run folders (``method/dataset/run``) of a results folder.
+
+    A method's folder, a dataset's below it or a single run's are understood, too. Nothing deeper is walked: caches and
+    translated images hold very many files.
+    """
+    found = {path.resolve(): path for depth in range(4) for path in folder.glob("*/" * depth + holding)}
+    return sorted(found.values())
+
+
+def run_facts(run: Path) -> dict[str, Any]:
+    """The resolved specification of a run, out of its ``config.json``.
+
+    Raises:
+        UsageError: the folder is no run.
+        BenchError: the file is damaged; the message says how to mend it.
+    """
+    path = run / "config.json"
+    if not path.is_file():
+        raise UsageError(f"{run} is not a run: it has no config.json. Runs look like runs/ours/rsna/seed0-1a2b3c4d.")
+    facts = _parse(path)
+    texts = {name: facts.get(name) if isinstance(facts, dict) else None for name in ("method", "origin", "preset")}
+    config = facts.get("config") if isinstance(facts, dict) else None
+    sections = [config.get(name) if isinstance(config, dict) else None for name in ("data", "train", "methods")]
+    if not all(isinstance(t, str) for t in texts.values()) or not all(isinstance(s, dict) for s in sections):
+        raise BenchError(
+            f"{path} is damaged. Give the command that made this run once more, with --force translate: that writes it anew "
+            "without training."
+        )
+    return {"train_key": "", **facts}
+
+
+def run_weights(run: Path) -> Path:
+    """The weights file that translation with a finished run uses.
+
+    Raises:
+        UsageError: the training did not finish.
+        BenchError: ``train.json`` is damaged or names a file that is not there; the message says how to mend it.
+    """
+    path = run / "train.json"
+    if not path.is_file():
+        raise UsageError(f"{run} has no train.json: its training did not finish. Run the same `bench run` command again.")
+    facts = _parse(path)
+    name = facts.get("weights") if isinstance(facts, dict) else None
+    again = "Delete it and run the same `bench run` command again: training carries on from its last checkpoint."
+    if not isinstance(name, str):
+        raise BenchError(f"{path} is damaged. {again}")
+    weights = run / name
+    if not weights.is_file() or not weights.resolve().is_relative_to(run.resolve()):
+        raise BenchError(f"{path} names {name}, which is not there. {again}")
+    return weights
+
+
+def _parse(path: Path) -> Any:
+    """JSON with finite numbers only, or None where the file holds anything else or cannot be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse, parse_float=_finite)
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def _refuse(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number of JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _refuse(text)
+
+
 def load(folders: Iterable[Path]) -> tuple[list[dict[str, Any]], list[str]]:
-    """All records below some folders, sorted by path.
+    """All records of some results folders (or of a single method's or run's), sorted by path.
 
     Returns:
         The records, and one warning for each file that is no record (named).
     """
-    records, warnings = [], []
+    found: dict[Path, Path] = {}
     for folder in folders:
         if not folder.is_dir():
-            raise UsageError(f"{folder} does not exist. Give a results folder made by `bench run` (default: runs).")
-        for path in sorted(folder.rglob("records/*.json")):
-            try:
-                record = read_json(path)
-            except BenchError as error:
-                warnings.append(str(error))
-                continue
-            if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-                warnings.append(f"{path}: not a record of schema {SCHEMA}; left out.")
-                continue
-            records.append(record)
-    return records, warnings
+            what = "is no folder" if folder.exists() else "does not exist"
+            raise UsageError(f"{folder} {what}. Give a results folder made by `bench run` (default: runs).")
+        found |= {path.resolve(): path for path in run_folders(folder, "records/*.json")}
+    good, warnings = [], []
+    for path in sorted(found.values()):
+        record = _parse(path)
+        problem = "not valid JSON" if record is None else _problem(record)
+        if problem:
+            warnings.append(f"{path} is left out of the leaderboard: {problem}. Delete it and score again.")
+        else:
+            good.append(record)
+    return good, warnings
+
+
+#: What leaderboards read from a record: name -> types; None where it may be missing or null.
+_FIELDS: dict[str, tuple[type | None, ...]] = {
+    "method": (str,), "evaluator": (str,), "dataset": (str,), "dataset_fingerprint": (str,), "status": (str,),
+    "metrics": (list,), "scores": (dict,), "params": (dict,), "method_version": (int, str, None), "seed": (int, None),
+    "evaluator_version": (int, str, None), "n_translated": (int, None), "image_size": (int, None), "key": (str, None),
+    "cost": (dict, None), "prior": (dict, None), "warnings": (list, None), "trained_with_prior": (bool, None),
+    **dict.fromkeys(
+        ("config_fingerprint", "train_dataset", "reference", "reference_fingerprint", "split", "split_by", "direction",
+         "preset", "error", "written"), (str, None),
+    ),
+}  # fmt: skip
+_METRIC: dict[str, tuple[type | None, ...]] = {
+    "key": (str,), "label": (str,), "better": (str,), "unit": (str, None), "digits": (int, None), "primary": (bool, None),
+}  # fmt: skip
+_SCORE: dict[str, tuple[type | None, ...]] = {
+    "value": (float, int, None), "n": (int,), "std": (float, int, None), "std_over": (str, None), "note": (str, None),
+    "ci": (list, None),
+}  # fmt: skip
+
+
+def _problem(record: Any) -> str:
+    """What makes a file unfit for the leaderboard; empty for a good record."""
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+        return f"not a record of schema {SCHEMA}"
+    cost, prior = record.get("cost") or {}, record.get("prior") or {}
+    problems = [_unfit(record, _FIELDS, "")]
+    if not problems[0]:
+        problems += [_unfit(metric, _METRIC, f"metrics[{i}].") for i, metric in enumerate(record["metrics"])]
+        problems += [_unfit(score, _SCORE, f"scores.{key}.") for key, score in record["scores"].items()]
+        problems += [_unfit(cost, dict.fromkeys(("images_seen", "parameters"), (int, None)), "cost.")]
+        problems += [_unfit(prior, {"id": (str, None), "trained_by": (str, None), "findings": (list, None)}, "prior.")]
+        lists = {"warnings": record.get("warnings") or [], "prior.findings": prior.get("findings") or []}
+        problems += [f"'{name}' holds more than texts" for name, values in lists.items() if not all(map(_text, values))]
+    if not any(problems):
+        intervals = [s["ci"] for s in record["scores"].values() if s.get("ci")]
+        digits = [m.get("digits") for m in record["metrics"]]
+        if any(len(ci) != 2 or not all(isinstance(v, (int, float)) for v in ci) for ci in intervals):
+            problems.append("a 'ci' is no pair of numbers")
+        if any(d is not None and not 0 <= d <= 12 for d in digits):
+            problems.append("'digits' is out of range")
+        if record["status"] not in ("ok", "failed", "skipped"):
+            problems.append(f"status '{record['status']}' is not known")
+        if not _encodes(record):
+            problems.append("it holds texts or numbers that cannot be written")
+    return next(filter(None, problems), "")
+
+
+def _unfit(value: Any, fields: dict[str, tuple[type | None, ...]], where: str) -> str:
+    if not isinstance(value, dict):
+        return f"'{where.rstrip('.')}' is no object"
+    for name, kinds in fields.items():
+        if name not in value and None not in kinds:
+            return f"it has no '{where}{name}'"
+        found = value.get(name)
+        allowed = tuple(type(None) if kind is None else kind for kind in kinds)
+        if not isinstance(found, allowed) or (isinstance(found, bool) and bool not in kinds):
+            return f"'{where}{name}' is {type(found).__name__}"
+        if name not in ("error", "note") and isinstance(found, str) and not found.isprintable():
+            return f"'{where}{name}' holds line breaks or control characters"
+    return ""
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _encodes(record: dict[str, Any]) -> bool:
+    """Whether its text can be written and its numbers computed with (JSON knows integers of any length)."""
+    try:
+        canonical_json(record).encode()
+        for score in record["scores"].values():
+            [float(v) for v in (score.get("value"), score.get("std"), *(score.get("ci") or ())) if v is not None]
+    except (ValueError, OverflowError):
+        return False
+    return True

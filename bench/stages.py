@@ -62,7 +62,10 @@ def prior_folder(experiment: Experiment, key: str) -> Path:
 
 
 def make_prior(experiment: Experiment, key: str) -> None:
-    """Load the prior from its file, or train it on the labels at hand, and keep it in the cache."""
+    """Load the prior from its file, or train it on the labels at hand, and keep it in the cache.
+
+    One process does it alone: the classifier's batch statistics are those of the whole batch however many processes wait.
+    """
     folder, config = prior_folder(experiment, key), experiment.spec.config.prior
     folder.mkdir(parents=True, exist_ok=True)
     if config.weights:
@@ -91,6 +94,7 @@ def _train_prior(experiment: Experiment, folder: Path, key: str) -> tuple[DenseP
     result = fit(
         PriorTraining(prior, config.lr), batches, settings, folder / "train", "train", experiment.seed, f"prior-{key}",
         experiment.device, Progress("prior", _quiet()), experiment.spec.options.log_interval, _backends(experiment),
+        distributed=False,
     )  # fmt: skip
     save_tensors(folder / "weights.pth", prior.net.state_dict())
     held_out = [experiment.images(*key) for key in experiment.prior_images() if key[1] == "val"]
@@ -240,7 +244,11 @@ def translate(experiment: Experiment, name: str, seed: int, test: str) -> None:
     key = experiment.translate_key(experiment.train_key(name, seed), test)
     target, source = translated_folder(folder, test, key), experiment.test_set(test)
     method = trained_method(experiment, name, seed)
-    translate_set(method, source, target, key, seed, experiment.device, Progress(f"translate {test} with {name}", _quiet()))
+    weights_id = read_json(folder / "train.json")["weights_id"] if cls.stages else ""
+    translate_set(
+        method, source, target, key, seed, experiment.device, Progress(f"translate {test} with {name}", _quiet()),
+        weights_id=weights_id,
+    )  # fmt: skip
     if cls.stages:
         translation_grid(source, load_set(target, source), picture(folder, test, key), f"{name} on {test} (first cases in order)")
 

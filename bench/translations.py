@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +21,7 @@ from bench.files import digest, file_digest, read_json, replace_atomically, writ
 from bench.progress import Progress
 
 MANIFEST = "manifest.json"
+_WEIGHTS = "weights.json"
 _PACKED = "packed.npy"
 Bytes = npt.NDArray[np.uint8]
 
@@ -38,8 +41,11 @@ def translate_set(
     device: torch.device,
     progress: Progress,
     batch_size: int = 16,
+    weights_id: str = "",
 ) -> None:
     """Translate a set into ``<folder>/images/<id>.png`` (and ``masks/<id>.png``), skipping images that are already there.
+
+    Images that other weights made are removed first: no set mixes two models.
 
     Args:
         method: trained; put into eval mode here.
@@ -50,11 +56,15 @@ def translate_set(
         device: where to run.
         progress: display.
         batch_size: images per forward pass; does not change the result.
+        weights_id: hash of the method's weights; written beside the images before the first, and into the manifest.
 
     Raises:
         BenchError: the method returned a wrong shape or a value that is not finite.
     """
     method.to(device).eval()
+    if (folder / "images").is_dir() and _weights_of(folder) != weights_id:
+        shutil.rmtree(folder)
+    write_json(folder / _WEIGHTS, {"weights_id": weights_id})
     done = [i for i, image_id in enumerate(images.ids) if (folder / "images" / f"{image_id}.png").is_file()]
     masks_there = (folder / "masks").is_dir()
     if masks_there:
@@ -74,7 +84,15 @@ def translate_set(
             list(writers.map(write_png, [folder / "images" / n for n in names], to_bytes(out.image)))
             progress.advance(len(done) + start + len(rows))
     progress.stop()
-    write_manifest(folder, images.ids, key)
+    write_manifest(folder, images.ids, key, weights_id=weights_id)
+
+
+def _weights_of(folder: Path) -> str | None:
+    """Hash of the weights that the images of a folder, complete or not, were made with; None where nothing tells."""
+    try:
+        return str(json.loads((folder / _WEIGHTS).read_text(encoding="utf-8"))["weights_id"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _image_seed(seed: int, image_id: str) -> int:

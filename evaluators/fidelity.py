@@ -8,12 +8,11 @@ right thing was removed; `faithfulness` can.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,6 +26,7 @@ from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics
 from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kid_features_to_metric
 from torch_fidelity.utils import create_feature_extractor, get_featuresdict_from_dataset
 
+from bench.assets import Asset
 from bench.contracts import Evaluator, Metric, Prior, Score, ScoreJob
 from bench.data.contract import OPACITY
 from bench.data.imageset import ImageSet
@@ -37,12 +37,15 @@ from evaluators.statistics import IntArray, half_sample_interval
 
 Features = npt.NDArray[np.float32]
 
-WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"
-#: The same file as pytorch-fid distributes it.
-WEIGHTS_NAMES = (WEIGHTS, "pt_inception-2015-12-05-6726825d.pth")
-WEIGHTS_BYTES = 95_628_359
-WEIGHTS_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
-WEIGHTS_SOURCE = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{WEIGHTS}"
+#: The network of the published FID; the second name is pytorch-fid's for the same file.
+INCEPTION = Asset(
+    names=("weights-inception-2015-12-05-6726825d.pth", "pt_inception-2015-12-05-6726825d.pth"),
+    size=95_628_359,
+    sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+    purpose="fidelity with extractor=inception (FID, KID)",
+    source="https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
+    instead="use extractor=cxr, which needs no download",
+)
 
 #: What happens to pixels before the extractor; part of the cache key, to be renamed with every change.
 PREPROCESSING = {"inception": "uint8-grey-to-rgb/1", "cxr": "uint8-grey-to-unit-range/1"}
@@ -87,6 +90,7 @@ class Fidelity(Evaluator):
     version: ClassVar[int] = 1
     needs: ClassVar[frozenset[str]] = frozenset({"prior"})
     min_images: ClassVar[int] = 2
+    assets: ClassVar[tuple[Asset, ...]] = (INCEPTION,)
 
     def __init__(self) -> None:
         self.extracted: Counter[str] = Counter()
@@ -101,7 +105,7 @@ class Fidelity(Evaluator):
         """Kernel distance first: it is unbiased at any n, so tables rank by it."""
         if params.extractor == "cxr":
             return (
-                Metric("kd_cxr", "KD-cxr", "lower", digits=4, primary=True),
+                Metric("kd_cxr", "KD-cxr", "lower", digits=2, primary=True),
                 Metric("fd_cxr", "FD-cxr", "lower", digits=2, primary=True),
             )
         return (
@@ -114,8 +118,8 @@ class Fidelity(Evaluator):
         """The Inception weights, unless they are found with the right digest."""
         if params.extractor == "cxr":
             return []
-        found, problem = find_weights(assets)
-        return [] if found else [problem]
+        problem = INCEPTION.missing(_searched(assets))
+        return [problem] if problem else []
 
     def score(self, job: ScoreJob) -> dict[str, Score]:
         """Features of both sets, then both distances (generated first)."""
@@ -252,7 +256,7 @@ class _Extractor:
 
     def cached(self, images: ImageSet) -> Features:
         """Features of a real set: computed once for each content, extractor, weights and preprocessing."""
-        weights = self.job.prior_id if self._inception is None else WEIGHTS_SHA256
+        weights = self.job.prior_id if self._inception is None else INCEPTION.sha256
         key = digest([images.fingerprint, len(images), self.kind, weights, PREPROCESSING[self.kind]], size=16)
         path = self.job.cache / f"features-{self.kind}-{key}.npy"
         known = _read(path, len(images))
@@ -326,31 +330,12 @@ def _read(path: Path, rows: int) -> Features | None:
 
 
 def _weights_of(job: ScoreJob) -> Path:
-    found, problem = find_weights(job.assets)
+    found, _ = INCEPTION.find(_searched(job.assets))
     if found is None:
-        raise PreflightError(problem)
+        raise PreflightError(INCEPTION.missing(_searched(job.assets)))
     return found
 
 
-def find_weights(assets: Sequence[Path]) -> tuple[Path | None, str]:
-    """The Inception weights with the right digest in `assets` or torch's checkpoint folder, else why there are none."""
-    folders = [*dict.fromkeys([*assets, Path(torch.hub.get_dir()) / "checkpoints"])]
-    wrong = []
-    for path in (folder / name for folder in folders for name in WEIGHTS_NAMES):
-        if not path.is_file():
-            continue
-        if _sha256(path, path.stat().st_size, path.stat().st_mtime_ns) == WEIGHTS_SHA256:
-            return path, ""
-        wrong.append(f"{path} has another SHA-256 and is not used. ")
-    return None, (
-        f"fidelity needs {WEIGHTS} ({WEIGHTS_BYTES:,} bytes, SHA-256 {WEIGHTS_SHA256}). {''.join(wrong)}"
-        f"Searched: {', '.join(str(f) for f in folders)}. "
-        f"Get it from {WEIGHTS_SOURCE} and put it into {folders[0]}, or use extractor=cxr, which needs no download."
-    )
-
-
-@lru_cache(maxsize=16)
-def _sha256(path: Path, size: int, changed: int) -> str:
-    """SHA-256 of a file; size and time of change are there to forget a file that was replaced."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _searched(assets: Sequence[Path]) -> tuple[Path, ...]:
+    """The run's asset folders, then torch's own."""
+    return (*assets, Path(torch.hub.get_dir()) / "checkpoints")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import textwrap
 from collections.abc import Iterable, Sequence
 
 import pandas as pd
@@ -13,6 +15,8 @@ MISSING = "\u2013"
 ARROWS = {"lower": " ↓", "higher": " ↑"}
 #: Longest confidence interval, in characters, that still goes into a cell.
 SHORT_CI = 18
+#: Characters in a line of a heading where the terminal is narrow.
+NARROW = 14
 
 #: What the digest covers: results and what they depend on, not when or where they were computed.
 DIGESTED = (
@@ -40,21 +44,29 @@ def leaderboard(records: Iterable[Record]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def short(records: Iterable[Record]) -> str:
-    """The primary metrics for the terminal; ``*`` marks the best of a column."""
+def short(records: Iterable[Record], width: int = 100) -> str:
+    """The primary metrics for a terminal of `width` columns; ``*`` marks the best of a column."""
     parts = []
     for table in tables(records):
         columns = [column for column in table.columns if column.primary]
-        frame = _frame(table, columns, best="{} *")
-        text = frame.to_markdown(index=False, tablefmt="simple", disable_numparse=True, colalign=_align(frame))
-        parts.append("\n".join([_title(table), "", text, *_problems(table)]))
+        text = _plain(_frame(table, columns, best="{} *", brief=True))
+        if max(map(len, text.splitlines())) > width:  # headings and spreads on lines of their own
+            frame = _frame(table, columns, best="{} *", brief=True, between="\n")
+            text = _plain(frame.rename(columns=lambda heading: textwrap.fill(heading, NARROW, break_long_words=False)))
+        parts.append("\n".join([textwrap.fill(_title(table), width), "", text, *_problems(table)]))
     return "\n\n".join(parts) + "\n" if parts else "No records yet.\n"
+
+
+def _plain(frame: pd.DataFrame) -> str:
+    return frame.to_markdown(index=False, tablefmt="simple", disable_numparse=True, colalign=_align(frame))
 
 
 def _section(table: Table) -> str:
     frame = _frame(table, table.columns, best="**{}**", costs=True).map(lambda text: text.replace("|", "\\|"))
     text = frame.to_markdown(index=False, disable_numparse=True, colalign=_align(frame))
-    below = [*_problems(table), *_spreads(table), *_remarks(table), *_statements(table)]
+    below = [
+        *_problems(table), *_cautions(table), *_numbers(table), *_spreads(table), *_remarks(table), *_statements(table)
+    ]  # fmt: skip
     return "\n\n".join([f"## {_title(table)}", text, "\n".join(f"- {line}" for line in below)])
 
 
@@ -65,17 +77,22 @@ def _title(table: Table) -> str:
         f"against {c['reference']} {c['reference_fingerprint'][:8]}".rstrip() if c["reference"] else "",
         f"trained on {c['train_dataset']}" if c["train_dataset"] else "",
         f"preset {c['preset']}" if c["preset"] else "",
+        f"{c['image_size']} px" if c["image_size"] else "",
         f"data {c['dataset_fingerprint'][:8]}",
         f"direction {c['direction']}" if c["direction"] not in ("", "a2b") else "",
         *table.variants,
+        "leaky split" if table.split_by else "",
     ]
     return " · ".join(part for part in parts if part)
 
 
-def _frame(table: Table, columns: Sequence[Column], best: str, costs: bool = False) -> pd.DataFrame:
+def _frame(
+    table: Table, columns: Sequence[Column], best: str, costs: bool = False, brief: bool = False, between: str = " "
+) -> pd.DataFrame:
+    """The texts of a table; `between` stands between a value and its spread."""
     headings = ["Method", *(_heading(column) for column in columns), "n", "Seeds"]
     texts = [[_name(row, mark) for row, mark in zip(table.rows, _marks(table), strict=True)]]
-    texts += [_cells(table.rows, column, best) for column in columns]
+    texts += [_cells(table.rows, column, best, brief, between) for column in columns]
     texts += [[_range(row.n) for row in table.rows], [str(row.seeds) for row in table.rows]]
     if costs:
         headings += ["Images seen", "Parameters"]
@@ -110,7 +127,7 @@ def _name(row: Row, mark: int) -> str:
     return f"{row.label} [{mark}]" if mark else row.label
 
 
-def _cells(rows: Sequence[Row], column: Column, best: str) -> list[str]:
+def _cells(rows: Sequence[Row], column: Column, best: str, brief: bool, between: str) -> list[str]:
     """A column's texts; the best value is marked, ``original`` included, where there is anything to compare."""
     values = [row.cells[column.key].value * column.sign for row in rows if column.key in row.cells]
     winner = min(values) if column.sign and len(values) > 1 else None
@@ -120,8 +137,8 @@ def _cells(rows: Sequence[Row], column: Column, best: str) -> list[str]:
         if cell is None:
             texts.append("failed" if row.failed & {column.evaluator, ""} else MISSING)
         else:
-            value, spread = _number(cell.value, column.digits), _spread(cell, column.digits)
-            texts.append((best.format(value) if cell.value * column.sign == winner else value) + spread)
+            value, spread = _number(cell.value, column.digits), _spread(cell, column.digits, brief)
+            texts.append(between.join([best.format(value) if cell.value * column.sign == winner else value, *spread]))
     return texts
 
 
@@ -131,10 +148,17 @@ def _number(value: float, digits: int) -> str:
     return text.removeprefix("-") if float(text) == 0 else text
 
 
-def _spread(cell: Cell, digits: int) -> str:
-    std = f" ± {_number(cell.std, digits)}" if cell.std is not None else ""
-    ci = f"[{_number(cell.ci[0], digits)}, {_number(cell.ci[1], digits)}]" if cell.ci else ""
-    return f"{std} {ci}" if 0 < len(ci) <= SHORT_CI else std
+def _spread(cell: Cell, digits: int, brief: bool) -> list[str]:
+    """Standard deviation and interval; `brief` gives the interval two digits of its half-width and leaves out an empty one."""
+    std = [f"± {_number(cell.std, digits)}"] if cell.std is not None else []
+    if not cell.ci:
+        return std
+    half = (cell.ci[1] - cell.ci[0]) / 2
+    if brief and half <= 0:
+        return std
+    digits = min(digits, max(0, 1 - math.floor(math.log10(half)))) if brief else digits
+    ci = f"[{_number(cell.ci[0], digits)}, {_number(cell.ci[1], digits)}]"
+    return [*std, ci] if len(ci) <= SHORT_CI else std
 
 
 def _count(number: int | None) -> str:
@@ -161,8 +185,41 @@ def _spreads(table: Table) -> list[str]:
     lines = [f"± is the standard deviation over {kind}: {', '.join(labels)}." for kind, labels in sorted(over.items())]
     if any(cell.ci for row in table.rows for cell in row.cells.values()):
         lines.append("[low, high] is the 95 % confidence interval over patients, for a single seed.")
-    if len({n for row in table.rows for n in row.n}) > 1:
-        lines.append("n differs between rows: distances whose bias depends on n do not compare.")
+    return lines
+
+
+def _cautions(table: Table) -> list[str]:
+    """What makes numbers look better than they are."""
+    lines = []
+    if table.split_by:
+        lines.append("Split by image: patients unknown, the same patient may be in training and test.")
+    kinds: dict[tuple[str, ...], list[str]] = {}
+    for method, labels in sorted(table.favoured.items()):
+        kinds.setdefault(labels, []).append(method)
+    for labels, methods in kinds.items():
+        lines.append(f"{', '.join(labels)} favour {', '.join(methods)}: trained with the classifier that scores here.")
+    for text, methods in sorted(table.warnings.items()):
+        lines.append(f"Training of {', '.join(methods)}: {' '.join(text.split()).rstrip('.')}.")
+    return lines
+
+
+def _numbers(table: Table) -> list[str]:
+    """Which metrics rest on other numbers of images than their row's n, and which on different numbers between rows."""
+    labels: dict[tuple[str, str], list[str]] = {}
+    uneven = []
+    for column in table.columns:
+        cells = {row.label: (row, row.cells[column.key]) for row in table.rows if column.key in row.cells}
+        odd: dict[str, list[str]] = {}
+        for label, (row, cell) in cells.items():
+            if cell.n and cell.n != row.n:
+                odd.setdefault(_range(cell.n), []).append(label)
+        for n, methods in odd.items():
+            labels.setdefault((n, "" if len(methods) == len(cells) else f" ({', '.join(methods)})"), []).append(column.label)
+        if len({cell.n for _, cell in cells.values()}) > 1:
+            uneven.append(column.label)
+    lines = [f"n = {n}: {', '.join(names)}{whom}." for (n, whom), names in sorted(labels.items())]
+    if uneven:
+        lines.append(f"n differs between rows: {', '.join(uneven)}. Distances whose bias depends on n do not compare.")
     return lines
 
 

@@ -19,7 +19,7 @@ Record = Mapping[str, Any]
 #: The method that changes nothing: first row of every table, the mark that a translation has to beat.
 ORIGINAL = "original"
 #: Fields that must agree within a table ...
-TEST_FIELDS = ("schema", "dataset", "dataset_fingerprint", "reference", "reference_fingerprint", "split", "direction")
+TEST_FIELDS = ("schema", "dataset", "dataset_fingerprint", "reference", "reference_fingerprint", "split", "direction", "image_size")
 #: ... and those that must agree for whatever was trained (``original`` was not, and stands in every table of its test set).
 TRAIN_FIELDS = ("train_dataset", "preset")
 
@@ -44,12 +44,13 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """One value. `std_over` says what `std` is over; over seeds as soon as any method of the column has several."""
+    """One value. `std_over` says what `std` is over, seeds as soon as any method of the column has several; `n` are images."""
 
     value: float
     std: float | None = None
     std_over: str = ""
     ci: tuple[float, float] | None = None
+    n: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Row:
         cells: metric key -> value; a metric without one is missing.
         failed: evaluators whose every record failed; ``""`` when the method failed before it was scored.
         problems: one line for each record that failed or was skipped.
-        n: translated images, one entry for each number that occurs.
+        n: images behind its scores where they agree, else behind its primary ones; one entry for each number that occurs.
         seeds: number of seeds with at least one score.
         images_seen, parameters: cost of training, None where unknown.
     """
@@ -90,6 +91,9 @@ class Table:
         notes: remark -> labels of the metrics it belongs to and the methods, empty where it is all of them.
         extractors: (extractor, prior id) of the feature distances shown.
         priors: finding classifiers behind the rows, by id.
+        split_by: what was kept apart by the split where it was not patients, else empty.
+        warnings: what trainings warned about -> methods.
+        favoured: methods trained with the classifier that scores them -> labels of those metrics.
     """
 
     context: Mapping[str, str]
@@ -99,11 +103,14 @@ class Table:
     notes: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]
     extractors: tuple[tuple[str, str], ...]
     priors: tuple[Mapping[str, Any], ...]
+    split_by: str
+    warnings: Mapping[str, tuple[str, ...]]
+    favoured: Mapping[str, tuple[str, ...]]
 
 
 def tables(records: Iterable[Record]) -> list[Table]:
     """Sort records into tables; the order of the records does not matter."""
-    ordered = sorted(records, key=canonical_json)
+    ordered = sorted(_newest(records), key=canonical_json)
     return [
         _table(group, variants if len(split) > 1 else [], members)
         for group, members in sorted(_groups(ordered).items())
@@ -112,8 +119,17 @@ def tables(records: Iterable[Record]) -> list[Table]:
     ]
 
 
+def _newest(records: Iterable[Record]) -> list[Record]:
+    """Of several records of one score the last written: other evaluator code, for example, leaves the old one lying."""
+    found: dict[tuple[Any, ...], Record] = {}
+    for record in sorted(records, key=lambda r: (_text(r.get("written")), canonical_json(r))):
+        group = tuple(_text(record.get(name)) for name in (*TEST_FIELDS, *TRAIN_FIELDS))
+        found[group, _identity(record), _text(record.get("seed")), _variant(record)] = record
+    return list(found.values())
+
+
 def _groups(records: Sequence[Record]) -> dict[tuple[str, ...], list[Record]]:
-    """Comparable records by their shared fields; ``original`` joins every group of its test set that lacks it."""
+    """Comparable records by their shared fields; ``original`` joins every group of its test set, with the scores lacking there."""
     groups: dict[tuple[str, ...], list[Record]] = defaultdict(list)
     for record in records:
         groups[tuple(_text(record.get(name)) for name in (*TEST_FIELDS, *TRAIN_FIELDS))].append(record)
@@ -122,10 +138,9 @@ def _groups(records: Sequence[Record]) -> dict[tuple[str, ...], list[Record]]:
     alone = {key: m for key, m in groups.items() if all(key[:tests] != other[:tests] for other in trained)}
     joined = {}
     for key, members in trained.items():
-        lacking = all(r["method"] != ORIGINAL for r in members)
-        known = {_variant(r) for r in members}
-        others = [r for other in sorted(groups) if lacking and other[:tests] == key[:tests] for r in groups[other]]
-        joined[key] = members + [r for r in others if r["method"] == ORIGINAL and _variant(r) in known]
+        lacking = {_variant(r) for r in members} - {_variant(r) for r in members if r["method"] == ORIGINAL}
+        others = [r for other in sorted(groups) if other != key and other[:tests] == key[:tests] for r in groups[other]]
+        joined[key] = members + [r for r in others if r["method"] == ORIGINAL and _variant(r) in lacking]
     return {**joined, **alone}
 
 
@@ -202,7 +217,30 @@ def _table(group: tuple[str, ...], variants: list[str], records: Sequence[Record
         notes=_notes(columns, by_method),
         extractors=tuple(sorted((kind, prior) for kind, prior in extractors if kind)),
         priors=tuple(priors[key] for key in sorted(priors)),
+        split_by=next((by for r in records if (by := _text(r.get("split_by"))) not in ("", "patient")), ""),
+        warnings=_warnings(by_method),
+        favoured=_favoured(columns, by_method),
     )
+
+
+def _warnings(by_method: Mapping[tuple[str, str, str], Sequence[Record]]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, set[str]] = defaultdict(set)
+    for who, records in by_method.items():
+        for text in (text for record in records for text in record.get("warnings") or ()):
+            found[_text(text)].add(_label(who, list(by_method)))
+    return {text: tuple(sorted(methods)) for text, methods in found.items()}
+
+
+def _favoured(
+    columns: Sequence[Column], by_method: Mapping[tuple[str, str, str], Sequence[Record]]
+) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for who, records in by_method.items():
+        own = [r for r in records if r.get("trained_with_prior") and _prior_id(r)]
+        keys = {metric["key"] for record in own for metric in record.get("metrics") or ()}
+        if keys:
+            found[_label(who, list(by_method))] = tuple(c.label for c in columns if c.key in keys)
+    return found
 
 
 def _columns(records: Sequence[Record]) -> tuple[Column, ...]:
@@ -249,29 +287,37 @@ def _row(label: str, records: Sequence[Record], columns: Sequence[Column], over_
     ok = {_text(r.get("evaluator")) for r in records if r.get("status") == "ok"}
     failed = {_text(r.get("evaluator")) for r in records if r.get("status") == "failed"}
     scored = [r for r in records if r.get("status") == "ok"]
+    everything, headline = (
+        _distinct(cells[c.key].n for c in some if c.key in cells) for some in (columns, [c for c in columns if c.primary])
+    )
     return Row(
         label=label,
         original=records[0]["method"] == ORIGINAL,
         cells=cells,
         failed=frozenset(failed - ok),
         problems=tuple(dict.fromkeys(_problem(r) for r in records if r.get("status") != "ok")),
-        n=tuple(sorted({r["n_translated"] for r in scored if r.get("n_translated") is not None})),
+        n=everything if len(everything) < 2 else headline or everything,
         seeds=len({_text(r.get("seed")) for r in scored}),
         images_seen=_cost(records, "images_seen"),
         parameters=_cost(records, "parameters"),
     )
 
 
+def _distinct(numbers: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
+    return tuple(sorted({n for some in numbers for n in some}))
+
+
 def _cell(scores: Sequence[Mapping[str, Any]], over_seeds: bool) -> Cell:
     """One score as it is, or the mean of several seeds; a column with seeds shows no other spread."""
+    n = _distinct((score["n"],) for score in scores if score.get("n") is not None)
     if len(scores) > 1:
         values = [float(score["value"]) for score in scores]
-        return Cell(statistics.fmean(values), statistics.stdev(values), "seeds")
+        return Cell(statistics.fmean(values), statistics.stdev(values), "seeds", n=n)
     score = scores[0]
     ci = (float(score["ci"][0]), float(score["ci"][1])) if score.get("ci") else None
     if over_seeds or score.get("std") is None:
-        return Cell(float(score["value"]), ci=ci)
-    return Cell(float(score["value"]), float(score["std"]), score.get("std_over", ""), ci)
+        return Cell(float(score["value"]), ci=ci, n=n)
+    return Cell(float(score["value"]), float(score["std"]), score.get("std_over", ""), ci, n)
 
 
 def _problem(record: Record) -> str:

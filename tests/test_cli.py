@@ -1,19 +1,19 @@
-"""The command line: help, nearest names, exit codes, and the verbs that take images from elsewhere."""
+"""The command line: help, nearest names, exit codes, and the verbs that look at things. Images from elsewhere: test_external."""
 
 from __future__ import annotations
 
+import functools
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from conftest import ROOT, TINY, TOY, Bench, folder, forget_imports, records, spawn
-from fixtures_data import chest, save_png, write_dicom
-from PIL import Image
+from conftest import ROOT, TOY, Bench, folder, spawn
+from fixtures_data import chest, save_png
+
+from bench.progress import Progress
 
 Toy = tuple[str, ...]
 VERBS = ("run", "score", "translate", "list", "data check", "data show", "check", "assets", "leaderboard")
@@ -68,7 +68,9 @@ def test_as_a_module() -> None:
         ("run --method ours --set methods.ours.widht=3", "Did you mean 'methods.ours.width'?"),
         ("run --method original --set methods.ours.widht=3", "Did you mean 'methods.ours.width'?"),
         ("run --method original --set evaluators.fidelity.extractr=x", "Did you mean 'evaluators.fidelity.extractor'?"),
-        ("run --method original --set datasets.synthetic.imges=9", "Did you mean 'images'?"),
+        ("run --method original --set datasets.synthetic.imges=9", "Did you mean 'datasets.synthetic.images'?"),
+        ("run --method original --set datasets.rsna.mising=skip", "Did you mean 'datasets.rsna.missing'?"),
+        ("run --method original --set datasets.jsrt.foo=1", "'datasets.jsrt.foo'"),
         ("run --method original --data synthetc", "unknown dataset 'synthetc'. Did you mean 'synthetic'?"),
         ("run --method original --data synthetic,imges=3", "Did you mean 'images'?"),
         ("run --method original --data =", "--data '=': expected NAME, NAME=PATH"),
@@ -76,6 +78,10 @@ def test_as_a_module() -> None:
         ("run --method original --data synthetic,images=9 --train-on rsna", "--train-on rsna: not among --data (synthetic)"),
         ("run --method original --force trian", "unknown word 'trian'. Did you mean 'train'?"),
         ("run --method original --seeds a", "--seeds a: whole numbers"),
+        ("run --method original --seeds ,", "--seeds ,: whole numbers, for example --seeds 0,1,2"),
+        ("run --method original --seeds 0,1,", "--seeds 0,1,: whole numbers"),
+        ("run --method original --seeds 1,0,01", "--seeds 1,0,01: a seed is given twice"),
+        ("run --method original --json", "--json goes with --dry-run"),
         ("run --method original --seeds=-1", "--seeds -1: whole numbers from 0"),
         ("run --method original --workers 0", "'0' is no whole number of at least 1"),
         ("run --method original --log-interval 0", "'0' is no whole number of at least 1"),
@@ -110,7 +116,38 @@ def test_a_gpu_that_is_not_there_exits_3(bench: Bench, toy: Toy, monkeypatch: py
 def test_runs_that_is_a_file(bench: Bench, toy: Toy, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     answer = bench("run", *toy, "--runs", tmp_path / "file")
-    assert answer.code == 1 and len(answer.err.splitlines()) == 1 and "another --runs DIR" in answer.err
+    assert answer.code == 3 and len(answer.err.splitlines()) == 1 and "it is a file). Choose another --runs DIR" in answer.err
+
+
+@pytest.mark.parametrize("flag", ["--runs", "--cache"])
+@pytest.mark.parametrize("place", ["/proc/nope", "/sys/nope", "/dev/null"])
+def test_a_place_that_cannot_be_written_is_found_first(bench: Bench, toy: Toy, flag: str, place: str) -> None:
+    answer = bench("run", *toy, flag, place)
+    assert answer.code == 3 and len(answer.err.splitlines()) == 1 and not answer.out
+    assert answer.err.startswith(f"error: {flag} {place}: cannot write there (") and f"Choose another {flag} DIR." in answer.err
+    dry = bench("run", *toy, flag, place, "--dry-run")
+    assert len(dry.err.splitlines()) <= 1
+
+
+def test_only_the_first_of_several_processes_speaks(bench: Bench, toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    mistakes = (["run", *toy, "--preset", "quik"], ["run", "--metod", "x"], ["run", *toy, "--runs", "/proc/nope"])
+    told = [bench(*words) for words in mistakes]
+    monkeypatch.setenv("RANK", "1")
+    silent = [bench(*words) for words in mistakes]
+    assert [a.code for a in silent] == [a.code for a in told] == [2, 2, 3]
+    assert all(a.err for a in told) and not any(a.err for a in silent)
+
+
+def test_what_the_system_refuses_in_the_middle_is_one_line(
+    bench: Bench, toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(5, "Input/output error", str(tmp_path / "runs" / "toy" / "train.json"))
+
+    monkeypatch.setattr("bench.pipeline.run", refuse)
+    answer = bench("run", *toy)
+    assert answer.code == 1 and len(answer.err.splitlines()) == 1
+    assert "train.json: Input/output error. Choose another --runs" in answer.err and "Finished work is kept." in answer.err
 
 
 def test_interrupted_exits_130(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,6 +160,18 @@ def test_interrupted_exits_130(bench: Bench, monkeypatch: pytest.MonkeyPatch) ->
 
 
 # -- dry run, list, assets, leaderboard ------------------------------------------------------------------------------------
+
+
+def test_dry_run_as_json_is_json_alone(bench: Bench, toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a cold cache, so that hashing has something to say, and a display that says all of it."""
+    monkeypatch.setattr("bench.pipeline.Progress", functools.partial(Progress, every=-1.0))
+    for i in range(8):
+        save_png(tmp_path / "folder" / ("opacity", "clear")[i % 2] / f"{i}.png", chest(i, 64))
+    words = [*toy, "--cache", str(tmp_path / "cold"), "--data", f"folder={tmp_path / 'folder'}", "--dry-run"]
+    answer = bench("run", *words, "--json")
+    assert answer.code == 0 and {"stage", "status", "key"} <= set(json.loads(answer.out)[0])
+    assert "8/8" in answer.err
+    assert "stage" in bench("run", *words).out, "the next call talks as usual"
 
 
 def test_dry_run_prints_the_plan_and_does_nothing(bench: Bench, toy: Toy, tmp_path: Path) -> None:
@@ -165,10 +214,23 @@ def test_assets_say_what_is_missing_and_what_is_wrong(bench: Bench, tmp_path: Pa
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     answer = bench("assets")
     name = "weights-inception-2015-12-05-6726825d.pth"
-    assert answer.code == 0 and f"{name}: not found" in answer.out and "6726825d0af5f729" in answer.out
+    assert answer.code == 0 and f"{name} or " in answer.out and ": not found" in answer.out and "6726825d0af5f729" in answer.out
     (tmp_path / name).write_text("not it")
     wrong = bench("assets", "--assets", tmp_path)
     assert "WRONG CONTENT" in wrong.out
+    assert f"{name} or pt_inception-2015-12-05-6726825d.pth: not found" in answer.out
+
+
+def test_assets_of_an_evaluator_of_ones_own(bench: Bench, tmp_path: Path) -> None:
+    plugin = tmp_path / "mine.py"
+    plugin.write_text(
+        "import hashlib\nfrom bench.assets import Asset\nfrom bench.registry import EVALUATORS, import_file, register_evaluator\n"
+        f"import_file({str(TOY)!r})\n@register_evaluator('mine')\nclass Mine(EVALUATORS.get('toy-score')):\n"
+        "    assets = (Asset(('mine.pth', 'same.pth'), 4, hashlib.sha256(b'mine').hexdigest(), 'mine', 'https://x'),)\n"
+    )
+    (tmp_path / "same.pth").write_text("mine")
+    answer = bench("assets", "--import", plugin, "--assets", tmp_path)
+    assert answer.code == 0 and f"mine.pth or same.pth: found at {tmp_path / 'same.pth'}" in answer.out
 
 
 def test_leaderboard(bench: Bench, toy: Toy, tmp_path: Path) -> None:
@@ -181,125 +243,25 @@ def test_leaderboard(bench: Bench, toy: Toy, tmp_path: Path) -> None:
     assert bench("leaderboard", tmp_path / "runs", "--out", tmp_path / "table.md").code == 0
     assert (tmp_path / "table.md").read_text().strip() == answer.out.strip()
     assert (tmp_path / "runs" / "leaderboard.md").read_text().strip() == answer.out.strip()
-    broken = folder(tmp_path / "runs") / "records" / "synthetic--toy-score.json"
+    (broken,) = (folder(tmp_path / "runs") / "records").glob("*.json")
     broken.write_text("{")
     answer = bench("leaderboard", tmp_path / "runs")
-    assert answer.code == 0 and f"warning: {broken} is not valid JSON" in answer.err and "| toy" not in answer.out
+    assert answer.code == 0 and "| toy" not in answer.out
+    assert f"warning: {broken} is left out of the leaderboard: not valid JSON" in answer.err
 
 
-# -- score -----------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def outside(bench: Bench, cache: Path, tmp_path: Path) -> tuple[Path, list[str]]:
-    """Images that another program made for the test set (of another size), and the flags to score them."""
-    words = [*TINY, "--runs", str(tmp_path / "runs"), "--cache", str(cache)]
-    assert bench("run", "--method", "original", "--suite", "toy-score", *words).code == 0
-    made = tmp_path / "made"
-    for path in (tmp_path / "runs" / "original").rglob("images/*.png"):
-        save_png(made / path.name, np.kron(np.asarray(Image.open(path)), np.ones((2, 2), np.uint8)))
-    return made, ["score", "--images", str(made), "--as", "my-gan", "--suite", "toy-score", *words]
-
-
-def test_score_images_made_elsewhere(bench: Bench, outside: tuple[Path, list[str]], tmp_path: Path) -> None:
-    made, words = outside
-    answer = bench(*words)
-    assert answer.code == 0, answer.err
-    record = records(tmp_path / "runs")["my-gan/synthetic--toy-score"]
-    assert record["trained_by"] == "external" and record["status"] == "ok"
-    assert record["scores"]["change"]["value"] == pytest.approx(0, abs=0.03) and record["scores"]["change"]["n"] == 7
-    assert "my-gan" in answer.out and "original" in answer.out
-    for path in made.iterdir():
-        save_png(path, 255 - np.asarray(Image.open(path)))
-    assert bench(*words).code == 0
-    assert len(list((tmp_path / "runs" / "my-gan").rglob("records/*.json"))) == 2, "other images, another row's record"
-
-
-def test_score_lists_missing_and_surplus_images(bench: Bench, outside: tuple[Path, list[str]]) -> None:
-    made, words = outside
-    first, *_ = sorted(made.iterdir())
-    shutil.copy(first, made / "stranger.png")
-    surplus = bench(*words)
-    assert surplus.code == 0 and "1 images belong to no image of synthetic/test and are left out: stranger" in surplus.err
-    first.unlink()
-    missing = bench(*words)
-    assert missing.code == 3
-    assert f"1 of 7 images of synthetic/test are missing in {made}: {first.stem}. Files are named by image id" in missing.err
-
-
-def test_score_of_a_broken_image_names_it(bench: Bench, outside: tuple[Path, list[str]]) -> None:
-    made, words = outside
-    path = sorted(made.iterdir())[3]
-    path.write_text("no image")
-    answer = bench(*words)
-    assert answer.code == 3 and path.name in answer.err and len(answer.err.splitlines()) == 1
-
-
-def test_score_with_a_failing_evaluator(bench: Bench, outside: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
-    from bench import suites
-
-    monkeypatch.setitem(suites.SUITES, "both", ("toy-broken", "toy-score"))
-    answer = bench(*outside[1], "--suite", "both")
-    assert answer.code == 1 and "evaluator 'toy-broken' failed on synthetic for 'my-gan'" in answer.err
-    found = records(outside[0].parent / "runs")
-    assert found["my-gan/synthetic--toy-score"]["status"] == "ok"
-    assert found["my-gan/synthetic--toy-broken"]["status"] == "failed"
-
-
-def test_score_on_an_unknown_test_set(bench: Bench, outside: tuple[Path, list[str]]) -> None:
-    answer = bench(*outside[1], "--on", "rsna")
-    assert answer.code == 2 and "--on rsna: not a test set of this run (synthetic)" in answer.err
-
-
-# -- translate -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def run(bench: Bench, toy: Toy, tmp_path: Path) -> Path:
+def test_leaderboard_out_of_a_part_and_to_bad_places(bench: Bench, toy: Toy, tmp_path: Path) -> None:
     assert bench("run", *toy).code == 0
-    return folder(tmp_path / "runs")
-
-
-def test_translate_a_folder_of_ones_own(bench: Bench, run: Path, tmp_path: Path) -> None:
-    films = tmp_path / "films"
-    save_png(films / "grey.png", chest(1, 64)[:, :48])
-    save_png(films / "deep" / "sixteen.png", chest(2, 64, top=65535))
-    save_png(films / "colour.png", np.repeat(chest(3, 64)[..., None], 3, axis=2))
-    write_dicom(films / "film.dcm", chest(4, 80))
-    (films / "broken.png").write_text("no image")
-    (films / "notes.txt").write_text("left alone")
-    answer = bench("translate", run, films, "--out", tmp_path / "out", "--import", TOY, "--device", "cpu")
-    assert answer.code == 1
-    assert "skipped: " in answer.err and "broken.png" in answer.err
-    assert "4 images translated" in answer.out and "1 skipped" in answer.out
-    out = tmp_path / "out"
-    assert {p.name for p in (out / "images").iterdir()} == {"grey.png", "sixteen.png", "colour.png", "film.png"}
-    assert {p.name for p in (out / "masks").iterdir()} == {"grey.png", "sixteen.png", "colour.png", "film.png"}
-    told = json.loads((out / "translations.json").read_text())
-    assert told["method"] == "toy" and told["size"] == 32 and told["images"]["grey"]["native"] == [64, 48]
-    with Image.open(out / "images" / "grey.png") as image:
-        assert image.mode == "L" and image.size == (24, 32), "padding is cut off again"
-    first = (out / "images" / "film.png").read_bytes()
-    alone = bench("translate", run, films / "film.dcm", "--out", tmp_path / "alone", "--import", TOY, "--device", "cpu")
-    assert alone.code == 0 and (tmp_path / "alone" / "images" / "film.png").read_bytes() == first
-
-
-def test_translate_mistakes(bench: Bench, run: Path, tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    to = ["--out", tmp_path / "out", "--device", "cpu"]
-    for words, expected in (
-        ([run, tmp_path / "empty", *to, "--import", TOY], "no DICOM, PNG or JPEG file there"),
-        ([run, tmp_path / "nowhere", *to, "--import", TOY], "nowhere does not exist"),
-        ([tmp_path, tmp_path / "empty", *to], "is not a run: it has no config.json"),
-    ):
-        answer = bench("translate", *words)
-        assert answer.code == 2 and expected in answer.err and len(answer.err.splitlines()) == 1
-    forget_imports()
-    answer = bench("translate", run, tmp_path / "empty", *to)
-    assert answer.code == 2 and "toy" in answer.err and "--import" in answer.err
-    (run / "train.json").unlink()
-    answer = bench("translate", run, tmp_path / "empty", *to, "--import", TOY)
-    assert answer.code == 2 and "its training did not finish. Run the same `bench run` command again" in answer.err
+    run = folder(tmp_path / "runs")
+    for part in (run.parents[1], run.parent, run):
+        answer = bench("leaderboard", part)
+        assert answer.code == 0 and "| toy" in answer.out and "| original" not in answer.out
+    both = bench("leaderboard", tmp_path / "runs", run)
+    assert both.out == bench("leaderboard", tmp_path / "runs").out, "what is named twice counts once"
+    for place, expected in ((tmp_path, "is a folder. Name the file"), ("/proc/x/y.md", "Choose another --out")):
+        answer = bench("leaderboard", tmp_path / "runs", "--out", place)
+        assert answer.code in (1, 2) and len(answer.err.splitlines()) == 1
+        assert str(place) in answer.err and expected in answer.err and "--out" in answer.err
 
 
 # -- check -----------------------------------------------------------------------------------------------------------------

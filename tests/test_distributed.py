@@ -16,8 +16,8 @@ OWN = ("--set", "methods.toy.own_noise=false", "--set", "train.batch_size=4")
 TWO = "torch.distributed.run --standalone --nproc-per-node 2 -m bench"
 
 
-def log(runs: Path) -> list[dict[str, float]]:
-    path = folder(runs) / "train" / "train" / "log.jsonl"
+def log(runs: Path, method: str = "toy") -> list[dict[str, float]]:
+    path = folder(runs, method) / "train" / "train" / "log.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
@@ -54,6 +54,49 @@ def test_a_failure_in_training_ends_both_processes(tmp_path: Path, cache: Path) 
     assert answer.code == 1
     assert "loss 'g' is nan at iteration 3" in answer.err
     assert sorted(p.name for p in (tmp_path / "runs" / "toy").rglob("iter_*.pth")) == ["iter_2.pth"]
+
+
+def test_ours_with_a_prior_trained_by_the_first_process(bench: Bench, tmp_path: Path) -> None:
+    words = ["--method", "ours", "--suite", "toy-score", *TINY]
+    own = ("data.size=64", "train.batch_size=4", "train.iterations=3", "prior.iterations=4", "prior.batch_size=4")
+    small = [f"methods.ours.{s}" for s in ("width=4", "disc_width=4", "n_res=1", "disc_init=kaiming", "beta2=0.999")]
+    words += [w for s in (*own, *small) for w in ("--set", s)]
+    runs = [tmp_path / name for name in ("one", "two")]
+    done = bench("run", *words, "--runs", runs[0])
+    assert done.code == 0, done.err
+    answer = spawn("run", *words, "--runs", runs[1], module=TWO)
+    assert answer.code == 0, answer.err
+    a, b = ([json.loads(x) for x in next((r / "cache/prior").rglob("log.jsonl")).read_text().splitlines()] for r in runs)
+    assert len(a) == 4 and b == a, "batch norm saw the whole batch"
+    a, b = (log(r, "ours") for r in runs)
+    assert [x["step"] for x in a] == [x["step"] for x in b] == [1, 2, 3]
+    for name in ("g_total", "d_total", "rec", "lca", "mask_a"):
+        assert [x[name] for x in b] == pytest.approx([x[name] for x in a], rel=1e-3), name
+    assert answer.out.count("prior     ") == 1
+
+
+def test_a_failure_while_the_data_are_read_ends_both_processes(tmp_path: Path) -> None:
+    words = ["--method", "toy", "--suite", "toy-score", *TINY, *OWN, "--data", f"folder={tmp_path / 'nowhere'}"]
+    answer = spawn("run", *words, "--runs", tmp_path / "runs", module=TWO)
+    assert answer.code == 1 and "exitcode  : 3" in answer.err
+    assert "Connection closed" not in answer.err and "barrier" not in answer.err
+
+
+def test_an_unexpected_failure_in_training_is_one_line(tmp_path: Path, cache: Path) -> None:
+    words = ["--method", "toy", "--suite", "toy-score", *TINY, *OWN, "--set", "methods.toy.error_at=3"]
+    answer = spawn("run", *words, "--runs", tmp_path / "runs", "--cache", cache, module=TWO)
+    assert answer.code == 1
+    assert "error: train toy on synthetic, 6 iterations: iteration 3 of stage 'train': ValueError: the method itself" in answer.err
+    assert 'toy.py", line' not in answer.err, "no traceback, except in the file that the line names"
+
+
+def test_a_batch_that_cannot_be_shared_out_is_found_before_anything(
+    bench: Bench, toy: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    answer = bench("run", *toy)
+    assert answer.code == 2 and "batch size 2 cannot be divided among 4 processes; use a multiple" in answer.last
+    assert not (tmp_path / "runs" / "toy").exists() and not list((tmp_path / "runs").rglob("*.npy"))
 
 
 def test_a_batch_that_cannot_be_shared_out() -> None:

@@ -18,13 +18,14 @@ from conftest import TOY
 from mmengine.logging import HistoryBuffer, MessageHub
 from torch import nn
 
-from bench import engine, hooks
+from bench import engine, hooks, progress
 from bench.config import TrainConfig
-from bench.contracts import Batch, Draws, Method
+from bench.contracts import Batch, Draws, FrozenHolder, Method
 from bench.errors import BenchError, TrainingError, UsageError
 from bench.files import replace_atomically
 from bench.progress import Progress
 from bench.registry import METHODS, import_file
+from bench.runner import ParallelOptimWrapper
 
 CPU = torch.device("cpu")
 SETTINGS = TrainConfig(iterations=8, batch_size=2, checkpoint_interval=2)
@@ -184,6 +185,47 @@ def test_shorter_budget_than_the_checkpoint_is_refused(tmp_path: Path) -> None:
         fit(tmp_path, replace(SETTINGS, iterations=4))
 
 
+def test_cost_losses_and_warnings_cover_all_parts(tmp_path: Path) -> None:
+    """Killed and carried on, also after the last checkpoint: train.json tells of the whole training."""
+    interrupt(tmp_path, 5)
+    path = tmp_path / "iter_4.pth"
+    content = torch.load(path, weights_only=True)
+    assert 0 < content["cost"]["seconds"] < 60 and content["cost"]["peak_memory_bytes"] > 0
+    content["cost"]["seconds"] += 1000
+    content["watched"]["warnings"]["mask_a"] = "mask_a: empty"
+    torch.save(content, path)
+    result, _ = fit(tmp_path)
+    (tmp_path / "weights.pth").unlink()
+    again, _ = fit(tmp_path)  # nothing is left to do but to write the weights
+    for found in (result, again):
+        assert 1000 < found.cost["seconds"] < 1060
+        assert found.cost["images_per_second"] == pytest.approx(16 / found.cost["seconds"])
+        assert found.warnings == ["mask_a: empty"]
+        assert found.losses == {k: losses(tmp_path)[-1][k] for k in ("g", "d")}
+    assert again.weights_id == result.weights_id
+
+
+def test_the_log_is_cut_back_atomically(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupt(tmp_path, 5)
+    before, rename = losses(tmp_path), os.replace
+
+    def full(source: Any, target: Any) -> None:
+        if str(target).endswith("log.jsonl"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(BenchError, match="no space left"):
+        fit(tmp_path)
+    assert losses(tmp_path) == before and len(before) == 5
+
+
+def test_resuming_says_nothing_of_its_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    interrupt(tmp_path, 5)
+    fit(tmp_path)
+    assert capfd.readouterr() == ("", "")
+
+
 # -- averages, accumulation, schedule, precision ---------------------------------------------------------------------------
 
 
@@ -264,22 +306,56 @@ def test_fast_paths_stay_near_the_plain_one(tmp_path: Path, changes: dict[str, A
     assert all(v.dtype == torch.float32 for k, v in weights(tmp_path / "fast" / "weights.pth").items() if "weight" in k)
 
 
-def test_networks_are_compiled_child_by_child() -> None:
-    class Wrapper(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = nn.Linear(2, 2)  # Wrapper has no forward: its methods call this
+def _ours() -> Method:
+    from bench.data.contract import FINDINGS
+    from bench.prior import DensePrior
 
-    class Model(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net, self.wrapper = nn.Linear(2, 2), Wrapper()
+    torch.manual_seed(3)
+    cls = METHODS.get("ours")
+    config = cls.Config(width=4, n_res=1, disc_width=4, phi_size=64, disc_init="kaiming", beta2=0.999)
+    return cls(config, 1, DensePrior("densenet_small", FINDINGS, 64))
 
-    model = Model()
+
+def _compiled(model: nn.Module) -> set[str]:
+    return {name for name, module in model.named_modules() if module._compiled_call_impl is not None}
+
+
+def test_what_a_step_really_calls_is_compiled() -> None:
+    """Not modules that are only used through other methods: compiling those would compile nothing."""
+    ours = _ours()
+    names = set(ours.state_dict())
+    engine.compile_networks(ours)
+    parts = {f"gen_{d}.{part}" for d in ("ab", "ba") for part in ("content", "style", "mlp", "decoder")}
+    assert _compiled(ours) == {*parts, "disc.a", "disc.b", "disc_pair.a"}
+    assert set(ours.state_dict()) == names, "weights keep their names"
+    called: set[str] = set()
+    for name, module in ours.named_modules():
+        module.register_forward_pre_hook(lambda *_, n=name: called.add(n))
+    ours.train()
+    for name in _compiled(ours):
+        ours.get_submodule(name)._compiled_call_impl = None
+    source = Source(size=64)
+    optim = {n: ParallelOptimWrapper(1, optimizer=o) for n, o in ours.optimizers().items()}
+    ours.step(source.batch(0, CPU), optim, "train")
+    assert {*parts, "disc.a", "disc.b", "disc_pair.a"} <= called and not {"gen_ab", "gen_ba"} & called
+
+
+def test_by_default_the_children_are_compiled_but_frozen_ones() -> None:
+    model = build()
+    model.bank = nn.ModuleDict({"one": nn.Linear(2, 2)})  # cannot be called itself
+    model.holder = FrozenHolder(nn.Linear(2, 2))
     engine.compile_networks(model)
-    assert model.net._compiled_call_impl is not None and model.wrapper.inner._compiled_call_impl is not None
-    assert model.wrapper._compiled_call_impl is None
-    assert set(model.state_dict()) == set(Model().state_dict()), "weights keep their names"
+    assert _compiled(model) == {"module", "critic", "bank.one"}
+
+
+@pytest.mark.slow
+def test_ours_trains_compiled_in_bf16(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, iterations=3, precision="bf16")
+    for name, on in (("plain", False), ("compiled", True)):
+        fit(tmp_path / name, replace(settings, compile=on), Source(size=64), _ours())
+    plain, compiled = losses(tmp_path / "plain"), losses(tmp_path / "compiled")
+    for name in ("g_total", "d_total", "rec"):
+        assert [x[name] for x in compiled] == pytest.approx([x[name] for x in plain], rel=0.05), name
 
 
 @pytest.mark.slow
@@ -404,6 +480,36 @@ def test_nan_before_the_first_checkpoint(tmp_path: Path) -> None:
         fit(tmp_path, model=build(nan_at=1))
 
 
+def test_a_weight_that_is_not_finite_never_reaches_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = METHODS.get("toy").step
+
+    def broken(self: Any, batch: Batch, *args: Any) -> Any:
+        if batch.draws.step == 2:
+            self.unused.data[1] = float("nan")  # no loss shows it
+        return step(self, batch, *args)
+
+    monkeypatch.setattr(METHODS.get("toy"), "step", broken)
+    expected = r"weight 'unused' holds values that are not finite after iteration 4\. Last good checkpoint kept: .*iter_2.pth"
+    with pytest.raises(TrainingError, match=expected):
+        fit(tmp_path)
+    assert [p.name for p in tmp_path.glob("*.pth")] == ["iter_2.pth"]
+
+
+def test_not_finite_looks_at_every_tensor() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm2d(2))
+    model.register_parameter("empty", nn.Parameter(torch.zeros(0)))
+    model[0].weight.data.fill_(3e38)  # large, but a number
+    assert hooks.not_finite(model) == "" and hooks.not_finite(nn.ReLU()) == ""
+    model[1].running_var[0] = float("-inf")
+    assert hooks.not_finite(model) == "1.running_var"
+
+
+def test_an_error_in_a_step_tells_where(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="the method itself") as caught:
+        fit(tmp_path, model=build(error_at=3))
+    assert caught.value.__notes__ == ["iteration 3 of stage 'train'"]
+
+
 def test_full_disk_keeps_the_last_checkpoint_and_carries_on_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     straight, _ = fit(tmp_path / "straight")
     rename = os.replace
@@ -450,3 +556,10 @@ def test_collapse_watch() -> None:
     assert "empty" in watch.warnings["mask_a"] and "covers" in watch.warnings["mask_b"] and len(watch.warnings) == 2
     watch.see(300, {"mask_a": 0.2, "mask_b": 0.999})
     assert set(watch.warnings) == {"mask_b"}
+
+
+def test_the_line_of_progress_shows_the_totals() -> None:
+    log = {"bam": 1.0, "d_a": 1.0, "d_total": 3.0, "g_total": 2.0, "mask_a": 0.1}
+    assert list(progress._headline(log).items()) == [("g_total", 2.0), ("d_total", 3.0), ("mask_a", 0.1)]
+    assert progress._headline({"loss": 1.0}) == {"loss": 1.0}
+    assert list(progress._headline({"x": 1.0, "y": 2.0, "z": 3.0, "w": 4.0})) == ["x", "y", "z"]

@@ -17,10 +17,9 @@ from bench.data.imageset import ImageSet, Item
 from bench.errors import DataError, PreflightError, UsageError
 from evaluators import fidelity
 from evaluators.fidelity import (
-    WEIGHTS,
+    INCEPTION,
     Fidelity,
     FidelityConfig,
-    find_weights,
     frechet,
     frechet_quick,
     kernel_distance,
@@ -28,6 +27,7 @@ from evaluators.fidelity import (
 )
 
 RNG = np.random.default_rng
+WEIGHTS, OTHER_NAME = INCEPTION.names
 
 
 class TinyPrior(Prior):
@@ -316,7 +316,7 @@ def no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_missing_weights_say_what_where_and_how(no_home: Path) -> None:
     (line,) = Fidelity.missing_assets(FidelityConfig(), (no_home / "assets",))
-    for part in (WEIGHTS, "95,628,359 bytes", fidelity.WEIGHTS_SHA256, str(no_home / "assets"), "checkpoints", "https://"):
+    for part in (WEIGHTS, "95,628,359 bytes", INCEPTION.sha256, str(no_home / "assets"), "checkpoints", "https://"):
         assert part in line
     assert "\n" not in line
     assert Fidelity.missing_assets(FidelityConfig("cxr"), ()) == []
@@ -327,23 +327,25 @@ def test_missing_weights_say_what_where_and_how(no_home: Path) -> None:
 
 def test_weights_with_another_digest_are_refused(no_home: Path) -> None:
     (no_home / WEIGHTS).write_bytes(b"something else")
-    found, problem = find_weights([no_home])
-    assert found is None
+    (problem,) = Fidelity.missing_assets(FidelityConfig(), (no_home,))
     assert f"{no_home / WEIGHTS} has another SHA-256" in problem
 
 
 def test_weights_are_found_in_order_and_under_either_name(no_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fidelity, "WEIGHTS_SHA256", hashlib.sha256(b"right").hexdigest())
-    home = no_home / "torch" / "hub" / "checkpoints" / "pt_inception-2015-12-05-6726825d.pth"
+    weights = replace(INCEPTION, sha256=hashlib.sha256(b"right").hexdigest())
+    monkeypatch.setattr(fidelity, "INCEPTION", weights)
+    home = no_home / "torch" / "hub" / "checkpoints" / OTHER_NAME
     asset = no_home / "assets" / WEIGHTS
     for path, content in ((home, b"right"), (asset, b"wrong")):
         path.parent.mkdir(parents=True)
         path.write_bytes(content)
-    assert find_weights([asset.parent]) == (home, "")
+    folders = (asset.parent, home.parent)
+    assert Fidelity.missing_assets(FidelityConfig(), folders[:1]) == []
+    assert weights.find(folders) == (home, [asset])
     asset.write_bytes(b"right, now")
-    assert find_weights([asset.parent]) == (home, "")
+    assert weights.find(folders) == (home, [asset])
     asset.write_bytes(b"right")
-    assert find_weights([asset.parent]) == (asset, "")
+    assert weights.find(folders) == (asset, [])
 
 
 def test_inception_runs_through_torch_fidelity(no_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -353,7 +355,8 @@ def test_inception_runs_through_torch_fidelity(no_home: Path, monkeypatch: pytes
         patch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda *a, **k: None)
         network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], verbose=False)
     torch.save(network.state_dict(), no_home / WEIGHTS)
-    monkeypatch.setattr(fidelity, "WEIGHTS_SHA256", hashlib.sha256((no_home / WEIGHTS).read_bytes()).hexdigest())
+    weights = replace(INCEPTION, sha256=hashlib.sha256((no_home / WEIGHTS).read_bytes()).hexdigest())
+    monkeypatch.setattr(fidelity, "INCEPTION", weights)
     monkeypatch.setattr(fidelity, "frechet", frechet_quick)  # 2048 dimensions: the full formula takes seconds
     evaluator = Fidelity()
     setup = job(no_home, pictures(4, 0), pictures(5, 3), extractor="inception", subsamples=0)

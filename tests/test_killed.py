@@ -15,7 +15,7 @@ KILLS = [
     ("step 4", ("resume at step 2", "to do", "to do")),  # between two checkpoints
     ("replace *iter_6.pth 1", ("resume at step 4", "to do", "to do")),  # while a checkpoint is written
     ("replace *train.json 1", ("resume at step 6", "to do", "to do")),  # trained, but not marked so
-    ("replace */toy/*images/*.png 3", ("cached", "to do", "to do")),  # in the middle of a translation
+    ("replace */toy/*images/*.png 5", ("cached", "to do", "to do")),  # in the middle of a translation, which four threads write
     ("replace */toy/*records/*.json 1", ("cached", "cached", "to do")),  # while a record is written
 ]
 
@@ -31,7 +31,7 @@ def test_killed_everywhere_ends_with_the_same_records(bench: Bench, forks: Forks
         plan = json.loads(bench("run", *flags("cut"), "--dry-run", "--json").out)
         assert tuple(row["status"] for row in plan if row["what"].startswith("toy")) == expected, at
         if "images" in at:
-            assert 2 <= len(list((tmp_path / "cut").glob("toy/*/*/translated/*/images/[!.]*.png"))) < 7
+            assert 1 <= len(list((tmp_path / "cut").glob("toy/*/*/translated/*/images/[!.]*.png"))) < 7
 
     forget_imports()
     assert bench("run", *flags("cut")).code == 0

@@ -127,6 +127,7 @@ def test_ties_are_all_bold_and_a_lone_value_is_not() -> None:
         {"preset": "quick"},
         {"dataset": "mimic"},
         {"train_dataset": "mimic"},
+        {"image_size": 64},
         {"reference": "clear-pa"},
         {"reference_fingerprint": "aaaa"},
         {"evaluator_version": 2},
@@ -234,8 +235,70 @@ def test_rounding_happens_in_text_only() -> None:
 
 
 def test_different_n_is_said() -> None:
-    text = leaderboard([fidelity("a", 0.1, 1.0), fidelity("b", 0.2, 1.0, n_translated=40)])
-    assert "n differs between rows" in text
+    fewer = {"kid": score(0.2, n=40), "fid": score(1.0)}
+    text = leaderboard([fidelity("a", 0.1, 1.0), fidelity("b", 0.2, 1.0, scores=fewer)])
+    assert "- n differs between rows: KID. Distances" in text and "- n = 40: KID (b)." in text
+    assert "n differs" not in leaderboard([fidelity("a", 0.1, 1.0), fidelity("b", 0.2, 1.0)])
+
+
+def test_n_is_the_scores_own_not_that_of_the_translated_images() -> None:
+    half = {"kid": score(0.1, n=25), "fid": score(1.0, n=25)}
+    both = [fidelity("a", 0.1, 1.0, scores=half), record("a", "faithfulness", scores={"psnr": score(20.0, n=50)})]
+    assert tables(both[:1])[0].rows[0].n == (25,)
+    (table,) = tables(both)
+    assert table.rows[0].n == (25,), "the primary metrics' where they differ"
+    assert "- n = 50: PSNR." in leaderboard(both)
+    nothing = record("a", "faithfulness", scores={"psnr": score(None, n=0)})
+    assert tables([both[0], nothing])[0].rows[0].n == (25,)
+
+
+def test_a_leaky_split_is_said_in_title_and_notes() -> None:
+    leaky = [fidelity(m, v, 1.0, split_by="image (patients unknown: leaky)") for m, v in (("a", 0.1), ("b", 0.2))]
+    note = "- Split by image: patients unknown, the same patient may be in training and test."
+    assert note in leaderboard(leaky) and leaderboard(leaky).splitlines()[2].endswith("· leaky split")
+    assert "leaky split" in short(leaky)
+    assert "leaky" not in leaderboard([{**r, "split_by": "patient"} for r in leaky])
+
+
+def test_warnings_of_trainings_are_notes() -> None:
+    text = leaderboard([fidelity("a", 0.1, 1.0, warnings=["loss 'g' grew tenfold\nsince step 5."]), fidelity("b", 0.2, 1.0)])
+    assert "- Training of a: loss 'g' grew tenfold since step 5." in text
+
+
+def test_methods_trained_with_the_classifier_that_scores_them_are_named() -> None:
+    rows = [{**cxr("a", "p1"), "trained_with_prior": True}, cxr("b", "p1"), fidelity("a", 0.1, 1.0, trained_with_prior=True)]
+    assert "- FD-cxr favour a: trained with the classifier that scores here." in leaderboard(rows)
+    assert "favour" not in leaderboard(rows[1:])
+
+
+def test_original_brings_the_scores_that_a_table_lacks() -> None:
+    """Its record of the first preset does not keep out the one of another evaluator that only the second preset has."""
+    rows = [
+        fidelity("a", 0.1, 1.0), record("a", "faithfulness", scores={"psnr": score(20.0)}),
+        fidelity("original", 0.3, 3.0, train_dataset="rsna"),
+        record("original", "faithfulness", scores={"psnr": score(19.0)}, train_dataset="rsna", preset="small"),
+    ]  # fmt: skip
+    (table,) = [t for t in tables(rows) if t.context["preset"] == "paper"]
+    assert {row.label: sorted(row.cells) for row in table.rows} == {m: ["fid", "kid", "psnr"] for m in ("original", "a")}
+
+
+def test_of_two_records_of_one_score_the_last_written_counts() -> None:
+    old = fidelity("a", 0.1, 1.0, written="2026-01-01T00:00:00+00:00", status="failed", scores={}, error="boom")
+    new = fidelity("a", 0.2, 2.0, written="2026-01-02T00:00:00+00:00")
+    for rows in ([old, new], [new, old]):
+        (table,) = tables(rows)
+        assert table.rows[0].cells["kid"].value == 0.2 and not table.rows[0].problems
+
+
+def test_short_fits_a_terminal() -> None:
+    wide = [{**METRICS["fidelity"][0], "label": "Error inside of the opacity against the input"}, METRICS["fidelity"][1]]
+    many = [{**m, "key": f"{m['key']}{i}"} for i in range(2) for m in wide]
+    scores = {m["key"]: score(123.456, std=20.0, std_over="subsets", ci=[100.123, 150.123]) for m in many}
+    rows = [record(m, metrics=many, scores=scores) for m in ("a-method-of-some-name", "original")]
+    for width in (100, 120):
+        assert max(map(len, short(rows, width).splitlines())) <= width
+    assert "[100, 150]" in short(rows) and "± 20.000" in short(rows)
+    assert "[0" not in short([record("a", metrics=many, scores={many[0]["key"]: score(0.0, ci=[0.0, 0.0])})])
 
 
 def test_pipes_in_names_do_not_break_the_table() -> None:

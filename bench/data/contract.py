@@ -165,6 +165,7 @@ class Reader(ABC):
         generated: True for datasets that are rendered and need no folder.
         trains_prior: True when its labels are meant for training the finding classifier.
         decoding: names of options that change what `load` returns; part of every fingerprint.
+        OPTIONS: option name -> values it may take (an empty tuple allows any); None: only the constructor knows its options.
         planes: which optional planes `load` can return (subset of ``lung_mask``, ``opacity``, ``counterpart``).
         help: one line for ``bench list``: what the folder must hold.
         patient_namespace: datasets of one namespace name the same person alike, so that a patient must fall on the same
@@ -178,6 +179,7 @@ class Reader(ABC):
     generated: ClassVar[bool] = False
     trains_prior: ClassVar[bool] = False
     decoding: ClassVar[tuple[str, ...]] = ()
+    OPTIONS: ClassVar[Mapping[str, tuple[str, ...]] | None] = None
     planes: ClassVar[tuple[str, ...]] = ()
     help: ClassVar[str] = ""
     patient_namespace: ClassVar[str] = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -35,14 +36,15 @@ class Synthetic(Reader):
     trains_prior: ClassVar[bool] = True
     planes: ClassVar[tuple[str, ...]] = ("lung_mask", "opacity", "counterpart")
     help: ClassVar[str] = "rendered, nothing to provide; options images=400, seed=0"
+    OPTIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {"images": (), "seed": ()}
     default_images: ClassVar[int] = 400
     prefix: ClassVar[str] = "syn"
 
     def __init__(self, root: Path | None = None, **options: object) -> None:
         super().__init__(None, **options)
         for name in options:
-            if name not in ("images", "seed"):
-                raise unknown(f"option of dataset '{self.name}'", name, ("images", "seed"))
+            if name not in self.OPTIONS:
+                raise unknown(f"option of dataset '{self.name}'", name, self.OPTIONS)
         self.images = self._whole("images", self.default_images, least=1)
         self.seed = self._whole("seed", 0, least=0)
 

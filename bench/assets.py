@@ -1,0 +1,59 @@
+"""Weight files that evaluators need: what they are called, where they are searched, and whether the right one is there."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Asset:
+    """One weight file.
+
+    Attributes:
+        names: file names it is distributed under; the first is the one to ask for.
+        size: bytes.
+        sha256: of its content.
+        purpose: what needs it.
+        source: where to get it.
+        instead: what to do without it.
+    """
+
+    names: tuple[str, ...]
+    size: int
+    sha256: str
+    purpose: str
+    source: str
+    instead: str = ""
+
+    def find(self, folders: Sequence[Path]) -> tuple[Path | None, list[Path]]:
+        """The first file of the right content, and those found on the way that have a right name and another content."""
+        wrong: list[Path] = []
+        for path in (folder / name for folder in dict.fromkeys(folders) for name in self.names):
+            if path.is_file():
+                if _sha256(path, path.stat().st_size, path.stat().st_mtime_ns) == self.sha256:
+                    return path, wrong
+                wrong.append(path)
+        return None, wrong
+
+    def missing(self, folders: Sequence[Path]) -> str:
+        """One line for a file that is not there: what, where it was searched, how to get it. Empty where it is there."""
+        found, wrong = self.find(folders)
+        if found:
+            return ""
+        others = "".join(f"{path} has another SHA-256 and is not used. " for path in wrong)
+        return (
+            f"{self.purpose} needs {self.names[0]} ({self.size:,} bytes, SHA-256 {self.sha256}). {others}"
+            f"Searched: {', '.join(str(f) for f in dict.fromkeys(folders))}. Get it from {self.source} and put it into {folders[0]}"
+            + (f", or {self.instead}." if self.instead else ".")
+        )
+
+
+@lru_cache(maxsize=16)
+def _sha256(path: Path, size: int, changed: int) -> str:
+    """SHA-256 of a file; size and time of change are there to forget a file that was replaced."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
