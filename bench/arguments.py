@@ -66,8 +66,10 @@ def os_error(error: OSError, options: argparse.Namespace) -> str:
 
 
 def _related(path: Path, given: Path) -> bool:
-    """Whether a path is the given one, below it or one of its parents (which the system could not make)."""
+    """Whether a path is the given one, its temporary file, below it or one of its parents (which could not be made)."""
     path, given = path.absolute(), given.absolute()
+    if path.parent == given.parent and path.name.startswith(f".{given.name}."):
+        return True
     return path.is_relative_to(given) or given.is_relative_to(path)
 
 

@@ -152,7 +152,7 @@ def _prior_stage(experiment: Experiment, data: dict[ImageKey, Stage]) -> Stage |
         return _blocked("prior", "the finding classifier", str(error))
     folder = stages.prior_folder(experiment, key)
     title = (
-        f"from {Path(experiment.spec.config.prior.weights).name}" if from_file else f"{len(findings)} findings, trained here"
+        f"from {Path(experiment.spec.config.prior.weights).name}" if from_file else f"{len(findings)} finding{'s' * (len(findings) != 1)}, trained here"
     )
     stage = Stage("prior", title, key, folder / "prior.json", lambda: stages.make_prior(experiment, key))
     stage.shared = folder / ".lock"

@@ -94,7 +94,13 @@ def clock(seconds: float) -> str:
 
 def show(table: Table) -> None:
     """Print a table: fitted to a terminal, in full where there is none."""
-    (console if console.is_terminal else Console(highlight=False, width=1000)).print(table, soft_wrap=False)
+    if console.is_terminal:
+        console.print(table, soft_wrap=False)
+        return
+    wide = Console(highlight=False, width=1000)
+    with wide.capture() as captured:
+        wide.print(table, soft_wrap=False)
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def say(text: str) -> None:

@@ -26,6 +26,7 @@ from bench.figures import translation_grid
 from bench.files import read_json, write_json
 from bench.prior import AbsentPrior, DensePrior, PriorTraining, build, from_file
 from bench.progress import Progress, warn
+from bench.registry import EVALUATORS
 from bench.translations import load_set, translate_set
 
 CHANNELS = 1
@@ -379,6 +380,7 @@ def _record(
         "split_seed": experiment.seed,
         "preset": experiment.spec.preset,
         "evaluator": evaluator,
+        "evaluator_origin": EVALUATORS.origin(evaluator),
         "prior": prior,
         "versions": records.versions(),
         "code": records.code_revision(),

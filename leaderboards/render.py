@@ -198,8 +198,8 @@ def _cautions(table: Table) -> list[str]:
         kinds.setdefault(labels, []).append(method)
     for labels, methods in kinds.items():
         lines.append(f"{', '.join(labels)} favour {', '.join(methods)}: trained with the classifier that scores here.")
-    for text, methods in sorted(table.warnings.items()):
-        lines.append(f"Training of {', '.join(methods)}: {' '.join(text.split()).rstrip('.')}.")
+    for text, warned in sorted(table.warnings.items()):
+        lines.append(f"Training of {', '.join(warned)}: {' '.join(text.split()).rstrip('.')}.")
     return lines
 
 

@@ -262,6 +262,8 @@ def test_leaderboard_out_of_a_part_and_to_bad_places(bench: Bench, toy: Toy, tmp
         answer = bench("leaderboard", tmp_path / "runs", "--out", place)
         assert answer.code in (1, 2) and len(answer.err.splitlines()) == 1
         assert str(place) in answer.err and expected in answer.err and "--out" in answer.err
+    answer = bench("data", "show", "synthetic", "--out", "/proc/a.png", "--count", "1", "--size", "32")
+    assert answer.code == 1 and "Choose another --out (given: /proc/a.png)" in answer.err and len(answer.err.splitlines()) == 1
 
 
 # -- check -----------------------------------------------------------------------------------------------------------------

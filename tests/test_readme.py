@@ -18,7 +18,8 @@ def test_the_readme_method_runs(bench: Bench, tmp_path: Path, cache: Path) -> No
     try:
         assert bench("check", "--method", "mine", "--import", mine).code == 0
         done = bench(
-            "run", "--method", "mine", "--import", mine, "--suite", "faithfulness", *flags, "--runs", tmp_path / "runs", "--cache", cache
+            "run", "--method", "mine", "--import", mine, "--suite", "faithfulness", *flags,
+            "--runs", tmp_path / "runs", "--cache", cache,
         )
         assert done.code == 0, done.err
     finally:
