@@ -151,9 +151,10 @@ def _prior_stage(experiment: Experiment, data: dict[ImageKey, Stage]) -> Stage |
     except BenchError as error:
         return _blocked("prior", "the finding classifier", str(error))
     folder = stages.prior_folder(experiment, key)
-    title = (
-        f"from {Path(experiment.spec.config.prior.weights).name}" if from_file else f"{len(findings)} finding{'s' * (len(findings) != 1)}, trained here"
-    )
+    if from_file:
+        title = f"from {Path(experiment.spec.config.prior.weights).name}"
+    else:
+        title = f"{len(findings)} finding{'s' * (len(findings) != 1)}, trained here"
     stage = Stage("prior", title, key, folder / "prior.json", lambda: stages.make_prior(experiment, key))
     stage.shared = folder / ".lock"
     if not from_file:

@@ -153,7 +153,7 @@ Variant = tuple[str, str]
 
 def _variant(record: Record) -> Variant:
     """(evaluator, hash of what its numbers depend on besides the images)."""
-    parts = [record.get("params") or {}, _prior_id(record), record.get("evaluator_version")]
+    parts = [record.get("params") or {}, _prior_id(record), record.get("evaluator_version"), record.get("evaluator_origin")]
     return _text(record.get("evaluator")), digest(parts)
 
 
