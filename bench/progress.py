@@ -47,8 +47,8 @@ class Progress:
     def advance(self, done: int, values: Mapping[str, float] | None = None) -> None:
         """Show that `done` steps are made."""
         note = "  ".join(f"{k} {v:.3g}" for k, v in _headline(values or {}).items())
-        if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=done, note=note)
+        if self._bar is not None:  # the estimate matters more than the losses where there is no room for both
+            self._bar.update(self._bar.task_ids[0], completed=done, note=note if console.width >= 110 else "")
         elif not self.quiet and time.monotonic() - self.shown >= self.every:
             self.shown = time.monotonic()
             rate = (done - self.first) / max(1e-9, self.shown - self.started)
