@@ -5,7 +5,7 @@ What a method or evaluator of one's own needs can be imported from here; names a
 
     from bench import Method, Translation, register_method
     from bench import Evaluator, Metric, Score, register_evaluator
-    from bench import Reader, register_dataset
+    from bench import Reader, register_dataset, register_suite
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bench.contracts import Batch, Evaluator, Method, Metric, Score, ScoreJob, Translation, frozen
     from bench.data.contract import Reader
-    from bench.registry import register_dataset, register_evaluator, register_method
+    from bench.registry import register_dataset, register_evaluator, register_method, register_suite
 
 _PUBLIC = {
     **dict.fromkeys(("Batch", "Evaluator", "Method", "Metric", "Score", "ScoreJob", "Translation", "frozen"), "bench.contracts"),
     "Reader": "bench.data.contract",
-    **dict.fromkeys(("register_dataset", "register_evaluator", "register_method"), "bench.registry"),
+    **dict.fromkeys(("register_dataset", "register_evaluator", "register_method", "register_suite"), "bench.registry"),
 }
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "register_dataset",
     "register_evaluator",
     "register_method",
+    "register_suite",
 ]
 
 

@@ -326,6 +326,7 @@ def _validate(config: BenchConfig) -> None:
             abs(sum(data.fractions) - 1) < 1e-6 and min(data.fractions) >= 0,
             f"data.fractions={data.fractions} do not add up to 1.",
         ),
+        (data.rotate >= 0, f"data.rotate={data.rotate}: at least 0 degrees."),
         (0 < data.min_crop <= 1, f"data.min_crop={data.min_crop}: above 0, at most 1."),
         (train.iterations > 0, f"train.iterations={train.iterations}: at least 1."),
         (train.batch_size > 0, f"train.batch_size={train.batch_size}: at least 1."),

@@ -15,7 +15,7 @@ import torch
 
 from bench.config import BenchConfig, RunOptions, TrainConfig, plain, section_config, with_load_size
 from bench.contracts import Evaluator, Method
-from bench.data.contract import CLEAR, DOMAINS, FINDINGS, LUNG_OPACITY, OPACITY, OTHER
+from bench.data.contract import CLEAR, DOMAINS, FINDINGS, LUNG_OPACITY, OPACITY, OPACITY_FINDINGS, OTHER
 from bench.data.imageset import ImageSet
 from bench.data.load import Dataset, DataSource, open_datasets
 from bench.data.splits import verify
@@ -234,7 +234,7 @@ class Experiment:
     def prior_findings(self) -> tuple[str, ...]:
         """The findings the labels at hand can train: both present and absent among known training labels.
 
-        The fourteen of ChestX-ray14 where a dataset knows them, else RSNA's one.
+        Up to fourteen of ChestX-ray14 where a dataset knows them, else RSNA's one.
 
         Raises:
             PreflightError: no dataset has usable labels.
@@ -247,9 +247,9 @@ class Experiment:
                     (positive if value else negative).add(finding)
         usable = positive & negative
         fourteen = tuple(f for f in FINDINGS if f in usable)
-        if fourteen:
+        if fourteen and (LUNG_OPACITY not in usable or OPACITY_FINDINGS & set(fourteen)):
             return fourteen
-        if LUNG_OPACITY in usable:
+        if LUNG_OPACITY in usable:  # also where the labels of the fourteen know no opacity
             return (LUNG_OPACITY,)
         raise PreflightError(
             f"the prior classifier has no labels to learn from in {', '.join(self.prior_names)}. Add nih14, or give a weights "

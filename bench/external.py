@@ -19,7 +19,7 @@ from bench.contracts import Method
 from bench.data.contract import FloatImage
 from bench.data.geometry import Frame
 from bench.data.imageset import ImageSet
-from bench.data.pixels import decode
+from bench.data.pixels import decode, is_dicom
 from bench.device import choose
 from bench.engine import load_weights, set_precision
 from bench.errors import BenchError, DataError, PreflightError, UsageError
@@ -161,7 +161,13 @@ def _score_one(
 
 
 def _match(images: Path, source: ImageSet, test: str) -> dict[str, Path]:
-    found = {p.stem: p for p in sorted(images.rglob("*")) if p.suffix.lower() in _SUFFIXES}
+    if (images / "images").is_dir() and ((images / "masks").is_dir() or (images / "translations.json").is_file()):
+        images = images / "images"  # a folder that `bench translate` wrote, or a translated set: masks are no images
+    found: dict[str, Path] = {}
+    for path in _inputs(images):
+        if path.stem in source.ids and found.setdefault(path.stem, path) != path:
+            raise PreflightError(f"image '{path.stem}' is there twice: {found[path.stem]} and {path}. Remove one.")
+        found.setdefault(path.stem, path)
     missing = [i for i in source.ids if i not in found]
     surplus = sorted(set(found) - set(source.ids))
     if surplus:
@@ -198,7 +204,9 @@ def open_method(run: Path, device: torch.device) -> tuple[Method, dict[str, Any]
         raise UsageError(f"{run} holds scores of images made elsewhere; there is nothing to translate with.")
     if facts["method"] not in METHODS.names():
         where = facts["origin"].partition("@")[0]
-        raise UsageError(f"{run} was trained with method '{facts['method']}', which is not built in. Name its file: --import {where}.")
+        raise UsageError(
+            f"{run} was trained with method '{facts['method']}', which is not built in. Name its file: --import {where}."
+        )
     config: BenchConfig = replace(BenchConfig(), methods=facts["config"]["methods"])
     cls, resolved = method_config(config, facts["method"])
     method = cls(resolved, stages.CHANNELS, AbsentPrior() if "prior" in cls.requires(resolved) else None)
@@ -269,7 +277,7 @@ def _inputs(source: Path) -> Iterator[Path]:
     elif not source.is_dir():
         raise UsageError(f"{source} does not exist.")
     else:
-        yield from (p for p in sorted(source.rglob("*")) if p.suffix.lower() in _SUFFIXES and p.is_file())
+        yield from (p for p in sorted(source.rglob("*")) if p.is_file() and (p.suffix.lower() in _SUFFIXES or is_dicom(p)))
 
 
 def _names(source: Path, files: list[Path]) -> list[str]:
@@ -289,5 +297,7 @@ def _names(source: Path, files: list[Path]) -> list[str]:
     first: dict[str, Path] = {}
     for name, path in zip(names, files, strict=True):
         if first.setdefault(name, path) != path:
-            raise UsageError(f"{first[name]} and {path} would both be written to {name}.png. Rename one, or translate them apart.")
+            raise UsageError(
+                f"{first[name]} and {path} would both be written to {name}.png. Rename one, or translate them apart."
+            )
     return names

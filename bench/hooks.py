@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import time
 from pathlib import Path
@@ -58,8 +59,7 @@ class LossHook(Hook):  # type: ignore[misc]
 
     def __init__(self, log: Path, interval: int, progress: Progress) -> None:
         self.log, self.interval, self.progress = log, interval, progress
-        self.names: list[str] = []
-        self.pending: list[Tensor] = []
+        self.pending: list[tuple[list[str], Tensor]] = []  # of each step: its terms (they may differ) and their values
         self.first = 0
         self.recent: dict[str, float] = {}
         self.watch = CollapseWatch()
@@ -72,9 +72,8 @@ class LossHook(Hook):  # type: ignore[misc]
             write_text(self.log, "".join(f"{line}\n" for line in kept))
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        if not self.names:
-            self.names = sorted(outputs)
-        self.pending.append(torch.stack([outputs[name].detach().float().reshape(()) for name in self.names]))
+        names = sorted(outputs)
+        self.pending.append((names, torch.stack([outputs[name].detach().float().reshape(()) for name in names])))
         done = runner.iter + 1
         if done % self.interval == 0 or done == runner.max_iters or runner.checkpoint_due(done):
             self._look(runner, done)
@@ -93,18 +92,18 @@ class LossHook(Hook):  # type: ignore[misc]
         self.recent, self.watch.warnings = watched.get("recent", {}), watched.get("warnings", {})
 
     def _look(self, runner: Any, done: int) -> None:
-        values = torch.stack(self.pending)
+        values = torch.cat([v for _, v in self.pending])
         if runner.processes > 1:  # the loss of the whole batch; a bad value in any process stops them all
             all_reduce(values, op="mean")
-        values = values.cpu()
-        bad = (~torch.isfinite(values)).nonzero()
-        if len(bad):
-            row, column = (int(v) for v in bad[0])
-            raise TrainingError(
-                f"training stopped: loss '{self.names[column]}' is {values[row, column].item()} at iteration "
-                f"{self.first + row + 1}. {_advice(runner)}"
-            )
-        self.recent = dict(zip(self.names, values.mean(0).tolist(), strict=True))
+        terms = [(self.first + row + 1, name) for row, (names, _) in enumerate(self.pending) for name in names]
+        seen: dict[str, list[float]] = {}
+        for (iteration, name), value in zip(terms, values.tolist(), strict=True):
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"training stopped: loss '{name}' is {value} at iteration {iteration}. {_advice(runner)}"
+                )
+            seen.setdefault(name, []).append(value)
+        self.recent = {name: math.fsum(v) / len(v) for name, v in sorted(seen.items())}
         self.watch.see(done, self.recent)
         self.pending, self.first = [], done
         if not is_main_process():

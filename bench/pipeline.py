@@ -110,7 +110,7 @@ def run(spec: RunSpec) -> Outcome:
             print_plan(outcome.stages, brief=True)
             rehearse(experiment, outcome.stages)
             for stage in outcome.stages:
-                if stage.forced:
+                if stage.forced and stage.runs:
                     stages.forget(stage.kind, stage.marker)
         for stage in outcome.stages:
             _do(stage, outcome)

@@ -14,13 +14,9 @@ from torchvision.models import DenseNet
 
 from bench.config import PriorConfig
 from bench.contracts import LabelledBatch, OptimWrappers, Prior, Trainable
-from bench.data.contract import FINDINGS, LUNG_OPACITY
+from bench.data.contract import FINDINGS, LUNG_OPACITY, OPACITY_FINDINGS
 from bench.errors import BenchError, PreflightError
 
-#: The parenchymal and pleural opacity findings of ChestX-ray14, and RSNA's only one.
-OPACITY_FINDINGS = frozenset(
-    {"Atelectasis", "Effusion", "Infiltration", "Pneumonia", "Consolidation", "Edema", LUNG_OPACITY}
-)
 #: Outputs of torchxrayvision's 18-output classifiers, in their order.
 XRV_FINDINGS = (
     "Atelectasis", "Consolidation", "Infiltration", "Pneumothorax", "Edema", "Emphysema", "Fibrosis", "Effusion",

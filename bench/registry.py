@@ -21,7 +21,7 @@ from mmengine.registry import Registry
 
 from bench.errors import UsageError, unknown
 
-T = TypeVar("T", bound=type)
+T = TypeVar("T", bound=Callable[..., Any])
 
 
 class LazyRegistry(Registry):  # type: ignore[misc]
@@ -95,10 +95,12 @@ class LazyRegistry(Registry):  # type: ignore[misc]
 METHODS = LazyRegistry("method", "methods")
 EVALUATORS = LazyRegistry("evaluator", "evaluators")
 DATASETS = LazyRegistry("dataset", "bench.data.readers")
+SUITES = LazyRegistry("suite", "bench.suites")
 
 register_method = METHODS.register
 register_evaluator = EVALUATORS.register
 register_dataset = DATASETS.register
+register_suite = SUITES.register
 
 
 def import_file(path: str | Path) -> None:

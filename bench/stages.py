@@ -361,6 +361,8 @@ def _record(
         facts = read_json(made)
         prior = {"id": facts["key"], "trained_by": facts["trained_by"], "arch": facts["arch"], "findings": facts["findings"]}
         prior["scores_with_it"] = uses_prior
+        known = [v for v in facts.get("val_auroc", {}).values() if v is not None]
+        prior |= {"val_auroc": sum(known) / len(known) if known else None, "n_val": facts.get("n_val")}
     return {
         **identity,
         "train_dataset": experiment.train_name,

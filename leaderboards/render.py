@@ -239,5 +239,12 @@ def _statements(table: Table) -> list[str]:
     for prior in table.priors:
         findings = ", ".join(prior.get("findings") or ()) or "none"
         by = prior.get("trained_by") or "unknown"
-        lines.append(f"Finding classifier `{prior.get('id')}`: trained by {by}, findings {findings}.")
+        line = f"Finding classifier `{prior.get('id')}`: trained by {by}, findings {findings}"
+        if prior.get("val_auroc") is not None:
+            line += f"; mean AUROC {prior['val_auroc']:.2f} on {prior.get('n_val')} held-out images"
+        elif by != "harness":
+            line += "; whom it has seen is unknown, test patients may be among them"
+        lines.append(line + ".")
+    if not any(row.original for row in table.rows):
+        lines.append("`original`, the untranslated images, is missing here: give the whole results folder, not a part of it.")
     return [*lines, f"Data fingerprint `{table.context['dataset_fingerprint']}`."]

@@ -109,6 +109,12 @@ class OursConfig:
         for key in ("phi_size", "width", "style_dim", "mlp_dim", "disc_width", "disc_layers", "disc_scales"):
             if getattr(self, key) < 1:
                 raise UsageError(f"{key}: {getattr(self, key)} is less than 1.")
+        for key, most in {"n_res": 64, "downsamples": 6, "beta1": 1, "beta2": 1, "lca_threshold": 1, "lr_decay": 1}.items():
+            if not 0 <= getattr(self, key) <= most:
+                raise UsageError(f"{key}: {getattr(self, key)} is not between 0 and {most}.")
+        for key in ("lr", "disc_lr_factor", "lr_decay_every"):
+            if not getattr(self, key) > 0:
+                raise UsageError(f"{key}: {getattr(self, key)} is not above 0.")
 
 
 @register_method("ours")

@@ -23,8 +23,17 @@ ROWS = {
 }
 
 
+#: Beside the table: ACL-GAN with a mask and its own penalties on it.
+ROWS_BESIDE = ("acl-gan",)
+
+
 def test_every_row_has_a_file() -> None:
-    assert {p.stem for p in (PRESETS / "ablation").glob("*.yaml")} == set(ROWS)
+    assert {p.stem for p in (PRESETS / "ablation").glob("*.yaml")} == {*ROWS, *ROWS_BESIDE}
+
+
+def test_acl_gan_beside_the_table() -> None:
+    config = method_config(load("quick", "ablation/acl-gan"), "ours")[1]
+    assert config.aaspm and config.mask_penalty == "acl_gan" and not (config.baml or config.fa or config.lca)
 
 
 @pytest.mark.parametrize("row", ROWS)

@@ -70,9 +70,9 @@ def test_score_of_a_broken_image_names_it(bench: Bench, outside: tuple[Path, lis
 
 
 def test_score_with_a_failing_evaluator(bench: Bench, outside: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
-    from bench import suites
+    from bench.registry import SUITES
 
-    monkeypatch.setitem(suites.SUITES, "both", ("toy-broken", "toy-score"))
+    monkeypatch.setitem(SUITES.module_dict, "both", lambda: ("toy-broken", "toy-score"))
     answer = bench(*outside[1], "--suite", "both")
     assert answer.code == 1 and "evaluator 'toy-broken' failed on synthetic for 'my-gan'" in answer.err
     found = records(outside[0].parent / "runs")

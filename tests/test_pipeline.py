@@ -14,9 +14,10 @@ import pytest
 import torch
 from conftest import TINY, TOY, Bench, Forks, folder, forget_imports, records, scores
 
-from bench import hooks, suites
+from bench import hooks
 from bench.files import lock
 from bench.records import device_report
+from bench.registry import SUITES
 
 Toy = tuple[str, ...]
 ALL_DONE = {
@@ -216,7 +217,7 @@ def test_left_out_is_told_with_its_reason(bench: Bench, toy: Toy, tmp_path: Path
 
 
 def test_a_failing_evaluator_fails_alone(bench: Bench, toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(suites.SUITES, "both", ("toy-broken", "toy-score"))
+    monkeypatch.setitem(SUITES.module_dict, "both", lambda: ("toy-broken", "toy-score"))
     answer = bench("run", *toy, "--suite", "both")
     assert answer.code == 1
     found = records(tmp_path / "runs")

@@ -33,6 +33,8 @@ FINDINGS = (
 )  # fmt: skip
 #: RSNA alone knows one finding.
 LUNG_OPACITY = "Lung_Opacity"
+#: The parenchymal and pleural opacities among them.
+OPACITY_FINDINGS = frozenset({"Atelectasis", "Effusion", "Infiltration", "Pneumonia", "Consolidation", "Edema", LUNG_OPACITY})
 
 #: Lung mask values: 255 marks pixels the annotator left undecided; they count nowhere.
 MASK_BACKGROUND, MASK_LUNG, MASK_IGNORE = 0, 1, 255

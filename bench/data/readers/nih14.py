@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from bench.data.contract import CLEAR, FINDINGS, OPACITY, OTHER, Box, ImageRecord, Problem
+from bench.data.contract import CLEAR, FINDINGS, OPACITY, OPACITY_FINDINGS, OTHER, Box, ImageRecord, Problem
 from bench.data.pixels import image_size
 from bench.data.readers.files import FileReader
 from bench.data.tables import (
@@ -27,8 +27,6 @@ from bench.registry import register_dataset
 
 NO_FINDING = "No Finding"
 
-#: Findings that show as an opacity of the lung; with one of them an image is in the opacity domain.
-OPACITIES = frozenset({"Atelectasis", "Effusion", "Infiltration", "Pneumonia", "Consolidation", "Edema"})
 
 SPLIT_LISTS = {"train_val_list.txt": "train", "test_list.txt": "test"}
 BOX_LIST = "BBox_List_2017.csv"
@@ -80,7 +78,7 @@ class Nih14(FileReader):
                 absent.append((row, image))
                 continue
             present = set(labels.split("|"))
-            domain = CLEAR if present == {NO_FINDING} else OPACITY if present & OPACITIES else OTHER
+            domain = CLEAR if present == {NO_FINDING} else OPACITY if present & OPACITY_FINDINGS else OTHER
             records[image] = ImageRecord(
                 image_id=safe_id(image.rsplit(".", 1)[0]),
                 path=files[image].relative_to(self.root).as_posix(),
@@ -145,7 +143,7 @@ class Nih14(FileReader):
             values = [v for v in map(parse_float, map(str, row[2:6])) if v is not None]
             if len(values) != 4 or min(values[2:]) <= 0:
                 problems.append(Problem(f"{BOX_LIST} row {number}", "holds no box."))
-            elif label in OPACITIES and image in files:
+            elif label in OPACITY_FINDINGS and image in files:
                 x, y, w, h = values
                 boxes[image] = (*boxes.get(image, ()), (x, y, w, h))
         scaled = {}
