@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import pickle
 from pathlib import Path
@@ -236,3 +237,22 @@ def test_the_line_of_progress_shows_the_totals() -> None:
     assert list(progress._headline(log).items()) == [("g_total", 2.0), ("d_total", 3.0), ("mask_a", 0.1)]
     assert progress._headline({"loss": 1.0}) == {"loss": 1.0}
     assert list(progress._headline({"x": 1.0, "y": 2.0, "z": 3.0, "w": 4.0})) == ["x", "y", "z"]
+
+
+@pytest.mark.parametrize("value", [0.5, float("nan")])
+def test_terms_may_differ_from_step_to_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float) -> None:
+    model = build()
+    plain = type(model).step
+
+    def step(self: object, batch: Batch, optim: object, stage: str) -> dict[str, torch.Tensor]:
+        losses = plain(self, batch, optim, stage)
+        return losses if batch.draws.step % 2 else {**losses, "rare": torch.tensor(value if batch.draws.step == 4 else 1.5)}
+
+    monkeypatch.setattr(type(model), "step", step)
+    if value != value:  # noqa: PLR0124
+        with pytest.raises(TrainingError, match="loss 'rare' is nan at iteration 5"):
+            fit(tmp_path, model=model)
+    else:
+        fit(tmp_path, model=model)
+        logged = [json.loads(line).get("rare") for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+        assert logged == [1.5, None, 1.5, None, 0.5, None, 1.5, None]

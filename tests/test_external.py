@@ -61,6 +61,24 @@ def test_score_lists_missing_and_surplus_images(bench: Bench, outside: tuple[Pat
     assert f"1 of 7 images of synthetic/test are missing in {made}: {first.stem}. Files are named by image id" in missing.err
 
 
+def test_score_never_takes_a_mask_or_a_twin_for_the_image(bench: Bench, outside: tuple[Path, list[str]], tmp_path: Path) -> None:
+    made, words = outside
+    assert bench(*words).code == 0
+    plain = records(tmp_path / "runs")["my-gan/synthetic--toy-score"]["scores"]
+    made.rename(tmp_path / "images")
+    (made / "masks").mkdir(parents=True)
+    (tmp_path / "images").rename(made / "images")
+    for path in (made / "images").iterdir():
+        save_png(made / "masks" / path.name, np.zeros((32, 32), np.uint8))
+    assert bench(*words).code == 0
+    assert records(tmp_path / "runs")["my-gan/synthetic--toy-score"]["scores"] == plain
+    first = sorted((made / "images").iterdir())[0]
+    (made / "images" / "again").mkdir()
+    shutil.copy(first, made / "images" / "again" / first.name)
+    twice = bench(*words)
+    assert twice.code == 3 and f"image '{first.stem}' is there twice" in twice.err
+
+
 def test_score_of_a_broken_image_names_it(bench: Bench, outside: tuple[Path, list[str]]) -> None:
     made, words = outside
     path = sorted(made.iterdir())[3]
@@ -209,6 +227,15 @@ def test_translate_a_folder_of_ones_own(bench: Bench, run: Path, tmp_path: Path)
     first = (out / "images" / "film.png").read_bytes()
     alone = bench("translate", run, films / "film.dcm", "--out", tmp_path / "alone", "--import", TOY, "--device", "cpu")
     assert alone.code == 0 and (tmp_path / "alone" / "images" / "film.png").read_bytes() == first
+
+
+def test_translate_knows_dicom_without_a_suffix(bench: Bench, run: Path, tmp_path: Path) -> None:
+    write_dicom(tmp_path / "films" / "IM0001.dcm", chest(1))
+    (tmp_path / "films" / "IM0001.dcm").rename(tmp_path / "films" / "IM0001")
+    (tmp_path / "films" / "DICOMDIR.txt").write_text("not an image")
+    answer = bench("translate", run, tmp_path / "films", "--out", tmp_path / "out", "--device", "cpu", "--import", TOY)
+    assert answer.code == 0, answer.err
+    assert [p.name for p in (tmp_path / "out" / "images").iterdir()] == ["IM0001.png"]
 
 
 def test_translate_mistakes(bench: Bench, run: Path, tmp_path: Path) -> None:

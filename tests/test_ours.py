@@ -429,3 +429,14 @@ def test_original_returns_the_images() -> None:
     assert method.stages == () and method.optimizers() == {}
     with pytest.raises(UsageError, match="nothing to train"):
         method.step(None, {}, "train")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("downsamples", 9), ("n_res", -1), ("lr", -1.0), ("beta1", 1.5), ("lr_decay_every", 0.0), ("lca_threshold", 2.0), ("width", 0)],
+)
+def test_values_out_of_range_name_their_key(key: str, value: float) -> None:
+    from bench.errors import UsageError
+
+    with pytest.raises(UsageError, match=key):
+        METHODS.get("ours").Config(**{key: value})
