@@ -23,7 +23,7 @@ from bench.engine import FitResult, fit, load_weights, parameter_count, save_ten
 from bench.errors import BenchError
 from bench.experiment import Experiment, evaluator_config, method_config
 from bench.figures import translation_grid
-from bench.files import read_json, write_json
+from bench.files import file_digest, read_json, write_json
 from bench.prior import AbsentPrior, DensePrior, PriorTraining, build, from_file
 from bench.progress import Progress, warn
 from bench.registry import EVALUATORS
@@ -79,7 +79,8 @@ def make_prior(experiment: Experiment, key: str) -> None:
     write_json(
         folder / "prior.json",
         {
-            "key": key, "arch": prior.arch, "findings": list(prior.findings), "size": prior.size, "scaling": prior.scaling,
+            "key": key, "weights_id": file_digest(folder / "weights.pth"), "arch": prior.arch, "size": prior.size,
+            "findings": list(prior.findings), "scaling": prior.scaling,
             "parameters": sum(p.numel() for p in prior.parameters()), **facts,
         },
     )  # fmt: skip
@@ -129,6 +130,12 @@ def prior_auroc(prior: DensePrior, sets: list[ImageSet], device: torch.device) -
                         truth[finding].append(label)
                         score[finding].append(value)
     return {f: float(roc_auc_score(truth[f], score[f])) if len(set(truth[f])) == 2 else None for f in prior.findings}
+
+
+def prior_identity(experiment: Experiment) -> str:
+    """Recipe and weights of the run's prior: what is computed with it must not outlive either."""
+    facts = read_json(prior_folder(experiment, experiment.prior_key()) / "prior.json")
+    return f"{facts['key']}-{facts['weights_id'][:8]}"
 
 
 def load_prior(experiment: Experiment) -> DensePrior:
@@ -308,7 +315,7 @@ def score_images(
     job = ScoreJob(
         translated=translated, source=source, reference=reference, params=params, seed=seed, device=experiment.device,
         cache=experiment.spec.options.cache, prior=(lambda: load_prior(experiment)) if uses_prior else None,
-        prior_id=experiment.prior_key() if uses_prior else "", assets=experiment.spec.options.assets, scratch=scratch,
+        prior_id=prior_identity(experiment) if uses_prior else "", assets=experiment.spec.options.assets, scratch=scratch,
     )  # fmt: skip
     metrics = cls.metrics(params)
     record = _record(experiment, source, translated, reference, test, evaluator, seed, identity, uses_prior)
@@ -359,7 +366,7 @@ def _record(
     made = prior_folder(experiment, experiment.prior_key()) / "prior.json" if experiment.needs_prior() else None
     if made and made.is_file():
         facts = read_json(made)
-        prior = {"id": facts["key"], "trained_by": facts["trained_by"], "arch": facts["arch"], "findings": facts["findings"]}
+        prior = {"id": facts["key"], **{k: facts[k] for k in ("weights_id", "trained_by", "arch", "findings")}}
         prior["scores_with_it"] = uses_prior
         known = [v for v in facts.get("val_auroc", {}).values() if v is not None]
         prior |= {"val_auroc": sum(known) / len(known) if known else None, "n_val": facts.get("n_val")}
