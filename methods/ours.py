@@ -51,6 +51,7 @@ class OursConfig:
         lca_threshold: source probability of a present finding.
         lr, beta1, beta2, weight_decay: Adam, both optimizers. For short runs (below 5e4 iterations) take betas 0.5, 0.999
             and `disc_lr_factor` (of the discriminators' learning rate) 2.5, so that they are of use sooner.
+        g_every: update the generators every so many steps, the discriminators in each (ACL-GAN's own schedule is 2).
         lr_decay, lr_decay_every: factor on the learning rate after every such share of the run (1e5 of 2.5e5 iterations).
         disc_*: discriminators; take ``disc_init=kaiming`` at small widths.
     """
@@ -86,6 +87,7 @@ class OursConfig:
     beta1: float = 0.9
     beta2: float = 0.9999
     weight_decay: float = 1e-4
+    g_every: int = 1
     lr_decay: float = 0.5
     lr_decay_every: float = 0.4
     width: int = 64
@@ -106,7 +108,7 @@ class OursConfig:
                 raise UsageError(f"{key}: '{getattr(self, key)}' is not one of {', '.join(known)}.")
         if not self.aaspm and (self.baml or self.mask_penalty == "acl_gan"):
             raise UsageError(f"{'baml=true' if self.baml else 'mask_penalty=acl_gan'} needs a mask (aaspm=true).")
-        for key in ("phi_size", "width", "style_dim", "mlp_dim", "disc_width", "disc_layers", "disc_scales"):
+        for key in ("g_every", "phi_size", "width", "style_dim", "mlp_dim", "disc_width", "disc_layers", "disc_scales"):
             if getattr(self, key) < 1:
                 raise UsageError(f"{key}: {getattr(self, key)} is less than 1.")
         for key, most in {"n_res": 64, "downsamples": 6, "beta1": 1, "beta2": 1, "lca_threshold": 1, "lr_decay": 1}.items():
@@ -179,13 +181,16 @@ class Ours(Method):
 
     def step(self, batch: Batch, optim: OptimWrappers, stage: str) -> Terms:
         """One update of the discriminators, then one of the generators, from one forward through the generators."""
-        source, made, log = {"a": batch.opacity, "b": batch.clear}, self._generate(batch), Terms()
+        turn = batch.draws.step % self.config.g_every == 0  # of the generators
+        with torch.set_grad_enabled(turn):
+            source, made, log = {"a": batch.opacity, "b": batch.clear}, self._generate(batch), Terms()
         loss = log["d_total"] = self._discriminator_loss(source, made, log)
         optim["D"].update_params(loss)
         # Frozen weights also bypass autocast's cache of cast weights, which would still hold those before the update.
-        with frozen(self.disc, self.disc_pair):
-            loss = log["g_total"] = self._generator_loss(source, made, log)
-        optim["G"].update_params(loss)
+        if turn:
+            with frozen(self.disc, self.disc_pair):
+                loss = log["g_total"] = self._generator_loss(source, made, log)
+            optim["G"].update_params(loss)
         return {name: value.detach() for name, value in log.items()}
 
     @torch.no_grad()

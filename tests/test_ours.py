@@ -440,3 +440,15 @@ def test_values_out_of_range_name_their_key(key: str, value: float) -> None:
 
     with pytest.raises(UsageError, match=key):
         METHODS.get("ours").Config(**{key: value})
+
+
+def test_generators_may_take_their_turn_every_second_step() -> None:
+    model = build(g_every=2)
+    optim = {name: OptimWrapper(optimizer=o) for name, o in model.optimizers().items()}
+    batch = make_batch()
+    for step, turn in ((0, True), (1, False), (2, True)):
+        before = copy.deepcopy(model.state_dict())
+        log = model.step(Batch(batch.opacity, batch.clear, Draws(0, step, 0, 2, 2)), optim, "train")
+        moved = {k[:3] for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
+        assert moved == ({"gen", "dis"} if turn else {"dis"})
+        assert ("g_total" in log) == turn and "d_total" in log

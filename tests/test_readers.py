@@ -270,3 +270,12 @@ def test_real_covid() -> None:
     assert found.images == found.planes["lung_mask"] == 68
     assert found.domains == {OPACITY: 68}
     assert found.patients == 49
+
+
+def test_rsna_not_normal_may_count_as_clear(tmp_path: Path) -> None:
+    root = make.make_rsna(tmp_path / "rsna")
+    kept, merged = make.records("rsna", root), make.records("rsna", root, not_normal="clear")
+    others = {i for i, r in kept.items() if r.domain == "other"}
+    assert others and {merged[i].domain for i in others} == {"clear"}
+    assert all(merged[i].domain == r.domain for i, r in kept.items() if i not in others)
+    assert all(merged[i].findings == r.findings for i, r in kept.items())

@@ -37,7 +37,7 @@ class Rsna(FileReader):
     patient_namespace: ClassVar[str] = "nih"  # RSNA's images are images of ChestX-ray14
     policy = "attribution"
     help = f"{IMAGES}/ (.dcm, .png or .jpg), {LABELS}, {CLASSES} and, for patients, {MAPPING}"
-    OPTIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {"missing": ("fail", "skip"), "mapping": ()}
+    OPTIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {"missing": ("fail", "skip"), "mapping": (), "not_normal": ("other", "clear")}
 
     def records(self) -> tuple[list[ImageRecord], list[Problem], bool]:
         """See `Reader.records`."""
@@ -82,6 +82,8 @@ class Rsna(FileReader):
         self, image: str, kind: str, file: str, *, boxes: tuple[Box, ...], header: Header, origin: Mapping[str, str]
     ) -> ImageRecord:
         domain = DOMAIN_OF[kind]
+        if domain == OTHER and self.option("not_normal") == "clear":
+            domain = CLEAR  # asked for: the paper does not say which of the two classes its targets are
         nih = origin.get("nih_image", "")
         sx, sy = 1.0, 1.0
         if not file.lower().endswith(".dcm") and boxes:
