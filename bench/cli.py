@@ -163,13 +163,14 @@ def asset_folders(extra: list[str]) -> tuple[Path, ...]:
     return (*[Path(p) for p in named if p], home / "hub" / "checkpoints")
 
 
-def _spec(options: argparse.Namespace, methods: tuple[str, ...]) -> Any:
-    """A RunSpec from the command line. Names are checked before anything heavy is imported."""
+def _spec(options: argparse.Namespace, method: str | None = None) -> Any:
+    """A RunSpec from the command line, without methods where none is named. Names are checked before anything heavy is imported."""
     from bench import config, suites
     from bench.registry import load_plugins
 
     for text in load_plugins(options.imports):
         tell(f"warning: {text}")
+    methods = () if method is None else _methods(method)
     suites.evaluators(options.suite)
     resolved = config.load(options.preset, options.config, options.sets)
     try:
@@ -191,7 +192,7 @@ def _spec(options: argparse.Namespace, methods: tuple[str, ...]) -> Any:
 
     return RunSpec(
         methods=methods, suite=options.suite, preset=options.preset, config=resolved, data=tuple(options.data) or EMBEDDED,
-        seeds=seeds, options=run_options, train_on=options.train_on, imports=tuple(options.imports),
+        seeds=seeds, options=run_options, train_on=options.train_on,
         force=getattr(options, "force", ""),
     )  # fmt: skip
 
@@ -209,12 +210,9 @@ def _methods(text: str) -> tuple[str, ...]:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from bench.registry import load_plugins
-
     if options.json and not options.dry_run:
         raise UsageError("--json goes with --dry-run: it prints the plan as JSON.")
-    load_plugins(options.imports)
-    spec = _spec(options, _methods(options.method))
+    spec = _spec(options, options.method)
     import json
 
     from bench import pipeline
@@ -271,7 +269,7 @@ def _print_leaderboard(runs: Path) -> Path:
 
 
 def _score(options: argparse.Namespace) -> int:
-    spec = _spec(options, ())
+    spec = _spec(options)
     from bench import external, pipeline
 
     pipeline.threads(options.threads)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,6 @@ class RunSpec:
         seeds: one training each (the patient split has its own seed, ``data.split_seed``).
         options: what changes no result.
         train_on: dataset to train on.
-        imports: plug-in files.
         force: stage to do again, with all after it.
     """
 
@@ -57,7 +57,6 @@ class RunSpec:
     seeds: tuple[int, ...] = (0,)
     options: RunOptions = field(default_factory=RunOptions)
     train_on: str = ""
-    imports: tuple[str, ...] = ()
     force: str = ""
 
 
@@ -258,6 +257,11 @@ class Experiment:
 
     def prior_key(self) -> str:
         """Identity of the prior: its weights file's hash, or that of everything its training depends on."""
+        return self._prior_key
+
+    @cached_property
+    def _prior_key(self) -> str:
+        """Computed once: every score's key asks for it, and it reads a whole file or all labels."""
         config = self.spec.config.prior
         if config.weights:
             path = self.prior_file()

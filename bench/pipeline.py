@@ -103,17 +103,16 @@ def run(spec: RunSpec) -> Outcome:
         with first_alone():
             if rank == 0:
                 _hold(experiment, held)
-        outcome = Outcome(planning.plan(experiment))
+        plan = planning.plan(experiment)
         if rank == 0:
             for text in experiment.notes():
                 say(f"note      {text}")
-            print_plan(outcome.stages, brief=True)
-            rehearse(experiment, outcome.stages)
-            for stage in outcome.stages:
+            print_plan(plan, brief=True)
+            rehearse(experiment, plan)
+            for stage in plan:
                 if stage.forced and stage.runs:
                     stages.forget(stage.kind, stage.marker)
-        for stage in outcome.stages:
-            _do(stage, outcome)
+        outcome = walk(plan)
     for name in spec.methods:
         for seed in spec.seeds:
             folder = experiment.folder(name, seed)

@@ -13,6 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 from bench import records
 from bench.batches import LabelledBatches, TranslationBatches
+from bench.config import plain
 from bench.contracts import Method, ScoreJob
 from bench.data.contract import CLEAR, OPACITY
 from bench.data.imageset import ImageSet
@@ -321,7 +322,7 @@ def score_images(
     record = _record(experiment, source, translated, reference, test, evaluator, seed, identity, uses_prior)
     record |= {
         "key": key,
-        "evaluator_version": cls.version, "params": _plain(params), "metrics": records.metric_fields(metrics),
+        "evaluator_version": cls.version, "params": plain(params), "metrics": records.metric_fields(metrics),
     }  # fmt: skip
     target = folder / "records" / f"{stem}.json"
     started = time.monotonic()
@@ -342,12 +343,6 @@ def score_images(
             "score_seconds": time.monotonic() - started,
         },
     )  # fmt: skip
-
-
-def _plain(params: Any) -> Any:
-    from bench.config import plain
-
-    return plain(params)
 
 
 def _record(
