@@ -1,7 +1,7 @@
 """The contracts: what a contributor implements, and all that the harness knows of it.
 
 * `Method`: networks, losses, one training step, one translation. Knows nothing of datasets, files, devices or metrics.
-* `Evaluator`: scores image sets. Knows nothing of methods.
+* `Evaluator`: scores image sets. Knows nothing of methods. In `bench.scoring`, with all it gets and gives.
 * `Prior`: the frozen finding classifier that methods may align with and `fidelity` may take features from.
 
 Tensors are float32, N x C x H x W, range [-1, 1] unless a docstring says otherwise.
@@ -14,18 +14,19 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
-from bench.assets import Asset
+from bench.scoring import Evaluator, Job, Metric, Score, ScoreJob
 
-if TYPE_CHECKING:
-    from bench.data.imageset import ImageSet
+__all__ = [
+    "Batch", "Draws", "Evaluator", "FrozenHolder", "Job", "LabelledBatch", "Method", "Metric", "OptimWrappers", "Prior", "Score",
+    "ScoreJob", "Trainable", "Translation", "frozen",
+]  # fmt: skip
 
 OptimWrappers = Mapping[str, OptimWrapper]
 
@@ -259,115 +260,3 @@ def frozen(*modules: nn.Module) -> Iterator[None]:
     finally:
         for p in parameters:
             p.requires_grad_(True)
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A number an evaluator reports. Direction lives here and nowhere else.
-
-    Attributes:
-        key: name in records, for example ``fd_cxr``.
-        label: heading in tables.
-        better: ``lower``, ``higher`` or ``none`` (shown, not ranked).
-        unit: ``""``, ``"dB"``, ``"%"``.
-        digits: decimals in tables.
-        primary: shown in the short leaderboard.
-    """
-
-    key: str
-    label: str
-    better: str
-    unit: str = ""
-    digits: int = 3
-    primary: bool = False
-
-
-@dataclass(frozen=True)
-class Score:
-    """One value with its spread.
-
-    Attributes:
-        value: None when it could not be computed; `note` then says why.
-        n: images (or patients) it rests on.
-        std: spread, and `std_over` what it is over (``subsets``, ``images``, ``folds``, ``seeds``).
-        ci: 95 % confidence interval.
-        note: remark shown with the value.
-        per_image: image id -> value, kept beside the record.
-    """
-
-    value: float | None
-    n: int
-    std: float | None = None
-    std_over: str = ""
-    ci: tuple[float, float] | None = None
-    note: str = ""
-    per_image: Mapping[str, float] | None = None
-
-
-@dataclass(frozen=True)
-class ScoreJob:
-    """What an evaluator gets. All sets have the same image size; `translated` and `source` have the same ids in the same order.
-
-    Attributes:
-        translated: images made from `source`, direction opacity to clear; plane ``mask`` where the method has one.
-        source: the untranslated test images with their annotations, opacity and clear ones alike (`ImageSet.domains`).
-        reference: real clear test images, the target distribution.
-        params: the evaluator's configuration (its `Config` dataclass).
-        seed: for resampling.
-        device: where to compute.
-        cache: folder for results that do not depend on the method (real-set features).
-        prior: loads the finding classifier, or None where the run has none.
-        prior_id: hash of its weights, for cache keys; empty without one.
-        assets: folders searched for weight files, in order.
-        scratch: folder for this job's own artefacts (figures); kept beside the record.
-    """
-
-    translated: ImageSet
-    source: ImageSet
-    reference: ImageSet
-    params: Any
-    seed: int
-    device: torch.device
-    cache: Path
-    prior: Callable[[], Prior] | None
-    prior_id: str
-    assets: tuple[Path, ...]
-    scratch: Path
-
-
-class Evaluator:
-    """Scores translated images. Decorate subclasses with ``@register_evaluator("name")``.
-
-    Attributes:
-        Config: frozen dataclass with its parameters.
-        version: bumped whenever numbers could change; part of every key.
-        needs: what it cannot do without: ``prior``, planes of the source set (``counterpart``, ``lung_mask``, ``opacity``),
-            ``boxes``. A test set without them is left out, and the plan says so.
-        min_images: least number of translated images.
-        assets: weight files that some of its configurations need; ``bench assets`` lists them.
-    """
-
-    Config: ClassVar[type]
-    version: ClassVar[int] = 1
-    needs: ClassVar[frozenset[str]] = frozenset()
-    min_images: ClassVar[int] = 2
-    assets: ClassVar[tuple[Asset, ...]] = ()
-
-    @classmethod
-    def requires(cls, params: Any) -> frozenset[str]:
-        """What these parameters need out of `needs`."""
-        return cls.needs
-
-    @classmethod
-    @abstractmethod
-    def metrics(cls, params: Any) -> tuple[Metric, ...]:
-        """The metrics these parameters report, in table order."""
-
-    @classmethod
-    def missing_assets(cls, params: Any, assets: tuple[Path, ...]) -> list[str]:
-        """Weight files that are not there: one line each with name, folders searched and how to get it."""
-        return []
-
-    @abstractmethod
-    def score(self, job: ScoreJob) -> dict[str, Score]:
-        """Compute every metric of `metrics`; keys are `Metric.key`."""

@@ -1,0 +1,163 @@
+"""Models that evaluators have trained, and arrays they have computed, once: whatever the number of methods scored with them.
+
+Each result lies in a folder of the cache named by the hash of its inputs. A result that is there is not made again; an
+interrupted training resumes; two runs that want the same one wait for each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from bench.config import TrainConfig, plain
+from bench.contracts import Trainable
+from bench.engine import fit, load_weights
+from bench.errors import BenchError
+from bench.files import digest, lock, read_json, replace_atomically, write_json
+from bench.progress import Progress, say
+from bench.runner import Source
+
+M = TypeVar("M", bound=Trainable)
+Arrays = dict[str, npt.NDArray[Any]]
+
+_MARKER = "fit.json"
+
+
+@dataclass(frozen=True)
+class Fitted(Generic[M]):
+    """A trained model.
+
+    Attributes:
+        model: on the run's device, in eval mode, without gradients.
+        id: hash of its weights: what is computed with it is keyed by this.
+        facts: what the record of a score says about it.
+    """
+
+    model: M
+    id: str
+    facts: Mapping[str, Any]
+
+
+class Fits:
+    """Trains models once and remembers arrays.
+
+    Args:
+        cache: the run's cache folder.
+        device: where models are trained and handed out.
+        log_interval: steps between log lines.
+        quiet: show no progress.
+    """
+
+    def __init__(self, cache: Path, device: torch.device, log_interval: int = 10, quiet: bool = False) -> None:
+        self.root, self.device, self.log_interval, self.quiet = cache / "fits", device, log_interval, quiet
+        #: Name -> facts of every model handed out, for records.
+        self.used: dict[str, Mapping[str, Any]] = {}
+
+    def model(
+        self,
+        name: str,
+        inputs: Mapping[str, Any],
+        build: Callable[[], tuple[M, Source]],
+        settings: TrainConfig,
+        seed: int,
+        facts: Mapping[str, Any] | None = None,
+    ) -> Fitted[M]:
+        """A model trained by the engine, or the one that was trained from the same inputs before.
+
+        Args:
+            name: what it is, for people and folders: letters, digits, ``-``. Unique among an evaluator's models for one job.
+            inputs: JSON-able; everything its weights depend on besides `settings` and `seed`: the evaluator's name and version,
+                architecture, fingerprints of the images and of files it starts from, which of them it learns from.
+            build: makes the untrained model and its training data. Called with torch seeded by `seed`; also called when the
+                model is only loaded, but then its data is never read.
+            settings: budget and precision.
+            seed: of initial weights, and of library random states while training.
+            facts: JSON-able remarks for the record (``{"encoder": "from scratch", "n": 280}``).
+
+        Raises:
+            TrainingError: a loss is not finite.
+            BenchError: no space left, or the stored weights are damaged.
+        """
+        relevant = {k: v for k, v in plain(settings).items() if k != "checkpoint_interval"}
+        full = {"model": name, **inputs, "settings": relevant, "seed": seed}
+        made: list[M] = []
+
+        def untrained() -> tuple[M, Source]:
+            torch.manual_seed(seed)
+            return build()
+
+        def make(folder: Path) -> dict[str, Any]:
+            model, source = untrained()
+            result = fit(
+                model, source, settings, folder / "train", "train", seed, f"{name}-{folder.name}", self.device,
+                Progress(name, self.quiet), self.log_interval, [], distributed=False,
+            )  # fmt: skip
+            made.append(model)
+            return {
+                "weights_id": result.weights_id, "losses": result.losses, "warnings": result.warnings, "cost": result.cost,
+                "iterations": settings.iterations, "batch_size": settings.batch_size, "seed": seed, **(facts or {}),
+            }  # fmt: skip
+
+        folder, told = self.folder(name, full, make)
+        model = made[0] if made else untrained()[0]
+        weights = folder / "train" / "weights.pth"
+        if not made:
+            if not weights.is_file():
+                raise BenchError(f"{weights} is gone. Delete {folder} and run the same command again.")
+            load_weights(model, weights)
+        model.to(self.device).eval().requires_grad_(False)
+        return Fitted(model, str(told["weights_id"]), told)
+
+    def folder(
+        self, name: str, inputs: Mapping[str, Any], make: Callable[[Path], Mapping[str, Any]]
+    ) -> tuple[Path, dict[str, Any]]:
+        """A folder that `make` fills once for its inputs; the way for what the engine does not train.
+
+        Args:
+            name: as in `model`.
+            inputs: JSON-able; everything the result depends on.
+            make: fills the folder it is given (which may hold what an interrupted attempt left) and returns JSON-able facts.
+
+        Returns:
+            The folder, and the facts with ``key`` and ``name``.
+        """
+        key = digest([name, plain(inputs)])
+        folder = self.root / f"{name}-{key}"
+        marker = folder / _MARKER
+        if not marker.is_file():
+            with lock(folder / ".lock", wait=True, say=say):
+                if not marker.is_file():
+                    write_json(marker, {**make(folder), "key": key, "name": name, "inputs": plain(inputs)})
+        facts = {k: v for k, v in read_json(marker).items() if k != "inputs"}
+        self.used[name] = facts
+        return folder, facts
+
+    def arrays(self, name: str, inputs: Mapping[str, Any], compute: Callable[[], Arrays]) -> Arrays:
+        """Arrays computed once for their inputs: predictions on real images, for example.
+
+        Args:
+            name: what they are, for folders.
+            inputs: JSON-able; everything they depend on (`Fitted.id`, fingerprints of images).
+            compute: makes them; names must be identifiers, dtypes numeric.
+        """
+        path = self.root / "arrays" / f"{name}-{digest([name, plain(inputs)], size=12)}.npz"
+        if path.is_file():
+            try:
+                with np.load(path, allow_pickle=False) as stored:
+                    return {key: stored[key] for key in stored.files}
+            except (OSError, ValueError, EOFError) as error:
+                raise BenchError(f"{path} is damaged ({error}). Delete it and run the same command again.") from error
+        found = compute()
+
+        def write(temporary: Path) -> None:
+            with temporary.open("wb") as stream:
+                np.savez(stream, **found)  # type: ignore[arg-type]
+
+        replace_atomically(path, write)
+        return found
