@@ -14,12 +14,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bench.contracts import Batch, Evaluator, Method, Metric, Score, ScoreJob, Translation, frozen
+    from bench.contracts import Batch, Method, Translation, frozen
     from bench.data.contract import Reader
     from bench.registry import register_dataset, register_evaluator, register_method, register_suite
+    from bench.scoring import Evaluator, Job, Metric, Score, ScoreJob
 
 _PUBLIC = {
-    **dict.fromkeys(("Batch", "Evaluator", "Method", "Metric", "Score", "ScoreJob", "Translation", "frozen"), "bench.contracts"),
+    **dict.fromkeys(("Batch", "Method", "Translation", "frozen"), "bench.contracts"),
+    **dict.fromkeys(("Evaluator", "Job", "Metric", "Score", "ScoreJob"), "bench.scoring"),
     "Reader": "bench.data.contract",
     **dict.fromkeys(("register_dataset", "register_evaluator", "register_method", "register_suite"), "bench.registry"),
 }
@@ -27,6 +29,7 @@ _PUBLIC = {
 __all__ = [
     "Batch",
     "Evaluator",
+    "Job",
     "Method",
     "Metric",
     "Reader",

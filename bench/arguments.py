@@ -117,6 +117,10 @@ def experiment(parser: argparse.ArgumentParser) -> None:
         help="file that registers a method or evaluator",
     )
     parser.add_argument("--assets", action="append", default=[], metavar="DIR", help="folder searched for weight files")
+    parser.add_argument(
+        "--segmenter-weights", action="append", default=[], metavar="ARCH=PATH",
+        help="a lung segmenter of your own instead of one trained here: unet, pspnet, cenet or vgg; may be repeated",
+    )  # fmt: skip
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
     parser.add_argument("--threads", type=natural, default=0, help="compute threads (default: all cores)")
     parser.add_argument("--workers", type=positive, default=max(1, min(8, os.cpu_count() or 1)), help="decoding processes")

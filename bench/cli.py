@@ -172,7 +172,7 @@ def _spec(options: argparse.Namespace, method: str | None = None) -> Any:
         tell(f"warning: {text}")
     methods = () if method is None else _methods(method)
     suites.evaluators(options.suite)
-    resolved = config.load(options.preset, options.config, options.sets)
+    resolved = config.load(options.preset, options.config, options.sets, _flags(options))
     try:
         seeds = tuple(int(s) for s in options.seeds.split(","))
     except ValueError:
@@ -195,6 +195,13 @@ def _spec(options: argparse.Namespace, method: str | None = None) -> Any:
         seeds=seeds, options=run_options, train_on=options.train_on,
         force=getattr(options, "force", ""),
     )  # fmt: skip
+
+
+def _flags(options: argparse.Namespace) -> dict[str, Any]:
+    """Keys of the configuration that have a flag of their own."""
+    if not options.segmenter_weights:
+        return {}
+    return {"evaluators": {"segmentation": {"weights": list(options.segmenter_weights)}}}
 
 
 def _methods(text: str) -> tuple[str, ...]:

@@ -142,13 +142,16 @@ def preset_names() -> list[str]:
     return sorted(p.stem for p in PRESETS.glob("*.yaml"))
 
 
-def load(preset: str, file: str | None = None, sets: list[str] | None = None) -> BenchConfig:
+def load(
+    preset: str, file: str | None = None, sets: list[str] | None = None, flags: Mapping[str, Any] | None = None
+) -> BenchConfig:
     """Resolve a configuration.
 
     Args:
         preset: name of a preset.
         file: YAML or Python file of the user's own, or the name of a shipped one (``ablation/fa``), merged over the preset.
-        sets: ``section.key=value`` assignments, merged last.
+        sets: ``section.key=value`` assignments, merged over both.
+        flags: a tree of keys that flags of their own stand for, merged last.
 
     Raises:
         UsageError: unknown preset, unreadable file, unknown key (naming the nearest) or a value of the wrong type.
@@ -166,6 +169,7 @@ def load(preset: str, file: str | None = None, sets: list[str] | None = None) ->
         if not found:
             raise UsageError(f"--set {text}: expected key=value, for example --set train.iterations=100.")
         _merge(tree, _nest(path.strip().split("."), value.strip()), path)
+    _merge(tree, flags or {})
     return _build(tree)
 
 

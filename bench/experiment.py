@@ -6,7 +6,7 @@ score's key its translation's. A stage whose result carries the wanted key is do
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -327,25 +327,10 @@ class Experiment:
         cls, _ = method_config(self.spec.config, name)
         return digest(self.recipe(name) | ({"seed": seed} if cls.stages else {}))
 
-    def translate_key(self, train_key: str, test: str) -> str:
-        """Identity of a translated test set."""
-        return digest([train_key, self.identity(test, "test", self.data.size)])
-
-    def score_key(self, translate_key: str, test: str, evaluator: str, seed: int) -> str:
-        """Identity of a score."""
-        cls, params = evaluator_config(self.spec.config, evaluator)
-        return digest(
-            {
-                "translated": translate_key,
-                "reference": self.identity(self.reference_name(test), "test", self.data.size),
-                "evaluator": evaluator,
-                "origin": EVALUATORS.origin(evaluator),
-                "version": cls.version,
-                "params": plain(params),
-                "prior": self.prior_key() if "prior" in cls.requires(params) else "",
-                "seed": seed,
-            }
-        )
+    def translate_key(self, train_key: str, test: str, direction: str = "a2b") -> str:
+        """Identity of a translated test set; ``b2a`` is that of its clear images, translated to opacity."""
+        parts = [train_key, self.identity(test, "test", self.data.size)]
+        return digest(parts if direction == "a2b" else [*parts, direction])
 
     def folder(self, name: str, seed: int) -> Path:
         """Where a method's results on the training dataset go."""
@@ -376,9 +361,3 @@ class Experiment:
             name: {r.image_id: {"patient": r.patient_id, "domain": r.domain, "split": r.split} for r in d.manifest}
             for name, d in self.datasets.items()
         }
-
-
-def needs_unmet(needs: Sequence[str] | frozenset[str], dataset: Dataset) -> list[str]:
-    """Which of an evaluator's needs a test set cannot meet."""
-    have = set(dataset.planes("test")) | {"prior"} | ({"boxes"} if dataset.has_boxes("test") else set())
-    return sorted(set(needs) - have)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from bench import pipeline, records, stages
+from bench import learning, pipeline, records, scores, stages
 from bench import plan as planning
 from bench.config import BenchConfig, DataConfig, TrainConfig, fill, plain
 from bench.contracts import Method
@@ -23,7 +23,7 @@ from bench.data.pixels import decode, is_dicom
 from bench.device import choose
 from bench.engine import load_weights, set_precision
 from bench.errors import BenchError, DataError, PreflightError, UsageError
-from bench.experiment import BASELINE, Experiment, RunSpec, evaluator_config, method_config, needs_unmet
+from bench.experiment import BASELINE, Experiment, RunSpec, evaluator_config, method_config
 from bench.files import check_folder, digest, file_digest, lock, replace_atomically, write_json
 from bench.prior import AbsentPrior
 from bench.progress import Progress, say, warn
@@ -73,9 +73,10 @@ def score(spec: RunSpec, images: Path, name: str, on: str) -> int:
             "trained_with_prior": False, "warnings": [], "cost": {},
         }  # fmt: skip
         set_precision(spec.config.train)
+        made = scores.Images(test, translated, None, experiment.seed, folder, key, identity)
         for evaluator in experiment.evaluators():
             try:
-                _score_one(experiment, translated, source, test, evaluator, identity, folder, key)
+                _score_one(experiment, made, evaluator)
             except PreflightError:
                 raise
             except BenchError as error:
@@ -138,26 +139,16 @@ def _describe(experiment: Experiment, name: str, images: Path, test: str, conten
     }
 
 
-def _score_one(
-    experiment: Experiment,
-    translated: ImageSet,
-    source: ImageSet,
-    test: str,
-    evaluator: str,
-    identity: dict[str, Any],
-    folder: Path,
-    key: str,
-) -> None:
-    cls, params = evaluator_config(experiment.spec.config, evaluator)
-    unmet = needs_unmet(cls.requires(params), experiment.datasets[test])
-    if unmet:
-        say(f"left out  {evaluator}: {test} has no {', '.join(unmet)}")
+def _score_one(experiment: Experiment, images: scores.Images, evaluator: str) -> None:
+    why = learning.why_left_out(experiment, evaluator, images.test)
+    if why:
+        say(f"left out  {evaluator}: {why}")
         return
-    missing = cls.missing_assets(params, experiment.spec.options.assets)
-    if missing:
+    cls, params = evaluator_config(experiment.spec.config, evaluator)
+    if missing := cls.missing_assets(params, experiment.spec.options.assets):
         raise PreflightError("\n".join(missing))
-    say(f"score     {identity['method']}: {evaluator} on {test}")
-    stages.score_images(experiment, translated, source, test, evaluator, experiment.seed, identity, folder, key)
+    say(f"score     {images.identity['method']}: {evaluator} on {images.test}")
+    scores.score_images(experiment, images, evaluator)
 
 
 def _match(images: Path, source: ImageSet, test: str) -> dict[str, Path]:

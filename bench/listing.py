@@ -52,7 +52,7 @@ def _long(section: str) -> Table:
             table.add_column(heading)
         for name in EVALUATORS.names():
             cls = EVALUATORS.get(name)
-            metrics = ", ".join(m.label for m in cls.metrics(cls.Config()))
+            metrics = ", ".join(m.label for m in cls.metrics(cls.Config()) if not m.part)
             table.add_row(name, metrics, ", ".join(sorted(cls.requires(cls.Config()))) or "-")
     elif section == "datasets":
         for heading in ("dataset", "policy", "what its folder holds"):

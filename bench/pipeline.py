@@ -15,7 +15,7 @@ import torch.distributed as dist
 from rich.table import Table
 
 from bench import plan as planning
-from bench import stages
+from bench import scores, stages
 from bench.contracts import Method
 from bench.device import choose, first_alone, join_processes, world
 from bench.engine import set_precision
@@ -119,6 +119,8 @@ def run(spec: RunSpec) -> Outcome:
             train_key = experiment.train_key(name, seed)
             keys = {test: experiment.translate_key(train_key, test) for test in experiment.test_names()}
             found = [stages.picture(folder, test, key) for test, key in keys.items()]
+            drawn = [s.marker for s in plan if s.kind == "score" and s.method == name and s.marker.is_relative_to(folder)]
+            found += [f for marker in drawn for f in scores.figures(folder / "scores" / marker.stem)]
             outcome.pictures += [p for p in found if p.is_file()]
     return outcome
 
@@ -223,10 +225,9 @@ def print_plan(plan: list[Stage], brief: bool = False) -> None:
         counts[stage.status.split(" at ")[0]] = counts.get(stage.status.split(" at ")[0], 0) + 1
     if brief:
         say("plan      " + ", ".join(f"{n} stages {status}" for status, n in counts.items()))
-        for reason in dict.fromkeys(
-            f"{s.title.split(': ')[1].split(' on ')[0]}: {s.reason}" for s in plan if s.status == LEFT_OUT
-        ):
-            say(f"          left out: {reason}")
+        for stage in plan:
+            if stage.status == LEFT_OUT:
+                say(f"          left out: {stage.title}: {stage.reason}")
         return
     table = Table("stage", "what", "status", "why", box=None, pad_edge=False)
     for stage in plan:

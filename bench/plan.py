@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench import stages
+from bench import learning, scores, stages
+from bench.contracts import Evaluator
 from bench.data.contract import DOMAINS, OTHER
 from bench.engine import latest_checkpoint
 from bench.errors import BenchError
-from bench.experiment import BASELINE, Experiment, ImageKey, evaluator_config, method_config, needs_unmet
+from bench.experiment import BASELINE, Experiment, ImageKey, evaluator_config, method_config
 
 CACHED, TODO, BLOCKED, LEFT_OUT = "cached", "to do", "blocked", "left out"
 
@@ -22,7 +23,7 @@ class Stage:
     """One step of a run.
 
     Attributes:
-        kind: ``data``, ``prior``, ``train``, ``translate`` or ``score``.
+        kind: ``data``, ``prior``, ``fit`` (models of evaluators), ``train``, ``translate`` or ``score``.
         title: what it is about.
         key: identity of its result.
         marker: the file whose presence, with this key in it, means that the stage is done.
@@ -89,10 +90,13 @@ def _translated(manifest: Path, key: str, train: Stage | None) -> bool:
     return facts is not None and trained is not None and facts.get("weights_id", "") == trained.get("weights_id", "")
 
 
-def _scored(record: Path, key: str, translate: Stage) -> bool:
+def _scored(record: Path, key: str, translate: Stage, back: Stage | None) -> bool:
     """A score is done when its record is there and is about the images that are there now."""
     facts, images = _facts(record, key), _facts(translate.marker, translate.key)
-    return facts is not None and images is not None and facts.get("translated_content") == images.get("content")
+    if facts is None or images is None or facts.get("translated_content") != images.get("content"):
+        return False
+    reverse = _facts(back.marker, back.key) if back else {"content": None}
+    return reverse is not None and facts.get("back_content") == reverse.get("content")
 
 
 def plan(experiment: Experiment) -> list[Stage]:
@@ -104,11 +108,16 @@ def plan(experiment: Experiment) -> list[Stage]:
     if prior:
         result.append(prior)
     assets = _missing_assets(experiment)
+    fits = _fit_stages(experiment, data, prior, assets)
+    result += fits.values()
     for name in dict.fromkeys([BASELINE, *experiment.spec.methods]):
         cls, _ = method_config(experiment.spec.config, name)
         for seed in experiment.spec.seeds if cls.stages else (0,):
-            result += _method_stages(experiment, name, seed, data, prior, assets)
+            result += _method_stages(experiment, name, seed, data, prior, fits)
     _force(experiment, result)
+    for fit in fits.values():
+        if fit.status in (TODO, BLOCKED) and not any(s.runs for s in result if any(a is fit for a in s.after)):
+            fit.status, fit.reason = CACHED, ""  # every score that needs it is there
     for stage in result:
         blocker = next((s for s in stage.after if s.status == BLOCKED), None)
         if blocker and stage.runs:
@@ -128,7 +137,7 @@ def _blocked(kind: str, title: str, reason: str, method: str = "") -> Stage:
 
 def _data_stages(experiment: Experiment) -> dict[ImageKey, Stage]:
     found = {}
-    for name, split, size, domains in experiment.image_stages():
+    for name, split, size, domains in dict.fromkeys([*experiment.image_stages(), *learning.image_stages(experiment)]):
         dataset = experiment.datasets[name]
         place = dataset.place(split, size, domains)
         kind = " of no domain" if domains == (OTHER,) else ""
@@ -172,6 +181,42 @@ def _missing_assets(experiment: Experiment) -> dict[str, list[str]]:
     return missing
 
 
+def _fit_stages(
+    experiment: Experiment, data: dict[ImageKey, Stage], prior: Stage | None, assets: dict[str, list[str]]
+) -> dict[tuple[str, str], Stage]:
+    """What evaluators prepare, by evaluator and test set; of those that prepare nothing only what keeps them from scoring."""
+    found = {}
+    for evaluator in experiment.evaluators():
+        cls, params = evaluator_config(experiment.spec.config, evaluator)
+        for test in experiment.test_names():
+            title = f"{evaluator} for {test}"
+            why = learning.why_left_out(experiment, evaluator, test)
+            if why:
+                stage = Stage("fit", title, "", Path(), lambda: None, status=LEFT_OUT, reason=why)
+            elif assets[evaluator]:
+                stage = _blocked("fit", title, "\n".join(assets[evaluator]))
+            elif cls.prepare is Evaluator.prepare:
+                continue
+            else:
+                stage = _fit_stage(experiment, evaluator, test, title, data)
+                stage.after += [prior] if prior and "prior" in cls.requires(params) else []
+            found[evaluator, test] = stage
+    return found
+
+
+def _fit_stage(experiment: Experiment, evaluator: str, test: str, title: str, data: dict[ImageKey, Stage]) -> Stage:
+    try:
+        key, marker = learning.fit_key(experiment, evaluator, test), scores.prepared(experiment, evaluator, test)
+    except BenchError as error:
+        return _blocked("fit", title, str(error))
+    stage = Stage("fit", title, key, marker, lambda: scores.prepare(experiment, evaluator, test))
+    stage.shared = marker.parent / ".lock"
+    images = [k for split in ("train", "val") for k in learning.image_keys(experiment, evaluator, test, split)]
+    stage.after = [data[k] for k in (*images, (test, "test", experiment.data.size, DOMAINS))]
+    stage.status = CACHED if stage.is_done() else TODO
+    return stage
+
+
 def _training_status(stage: Stage, folders: list[Path]) -> str:
     if stage.is_done():
         return CACHED
@@ -188,7 +233,7 @@ def _method_stages(
     seed: int,
     data: dict[ImageKey, Stage],
     prior: Stage | None,
-    assets: dict[str, list[str]],
+    fits: dict[tuple[str, str], Stage],
 ) -> list[Stage]:
     cls, config = method_config(experiment.spec.config, name)
     label = name if len(experiment.spec.seeds) == 1 or not cls.stages else f"{name} seed {seed}"
@@ -218,20 +263,36 @@ def _method_stages(
         train.status = _training_status(train, [folder / "train" / s for s in reversed(cls.stages)])
         found.append(train)
     for test in experiment.test_names():
-        key = experiment.translate_key(train_key, test)
-        target = stages.translated_folder(folder, test, key)
-        translate = Stage(
-            "translate", f"{label}: {test}", key, target / "manifest.json",
-            lambda t=test: stages.translate(experiment, name, seed, t),  # type: ignore[misc]
-        )  # fmt: skip
-        translate.after = [data[test, "test", experiment.data.size, DOMAINS], *([train] if train else [])]
-        translate.done = lambda m=translate.marker, k=key: _translated(m, k, train)  # type: ignore[misc]
-        translate.status = CACHED if (not train or train.status == CACHED) and translate.is_done() else TODO
-        found.append(translate)
-        found += _score_stages(experiment, name, seed, test, key, translate, prior, assets, label)
+        forward = _translate_stage(experiment, name, seed, test, "a2b", label, data, train)
+        found.append(forward)
+        back = None
+        if "b2a" in cls.directions and learning.wants_back(experiment, test):
+            back = _translate_stage(experiment, name, seed, test, "b2a", label, data, train)
+            found.append(back)
+        found += _score_stages(experiment, name, seed, test, forward, back, prior, fits, label)
     for stage in found:
         stage.method, stage.shared = name, folder / ".lock" if name == BASELINE else None
     return found
+
+
+def _translate_stage(
+    experiment: Experiment,
+    name: str,
+    seed: int,
+    test: str,
+    direction: str,
+    label: str,
+    data: dict[ImageKey, Stage],
+    train: Stage | None,
+) -> Stage:
+    key = experiment.translate_key(experiment.train_key(name, seed), test, direction)
+    marker = stages.translated_folder(experiment.folder(name, seed), test, key, direction) / "manifest.json"
+    title = f"{label}: {test}" + ("" if direction == "a2b" else ", clear to opacity")
+    stage = Stage("translate", title, key, marker, lambda: stages.translate(experiment, name, seed, test, direction))
+    stage.after = [data[test, "test", experiment.data.size, DOMAINS], *([train] if train else [])]
+    stage.done = lambda: _translated(marker, key, train)
+    stage.status = CACHED if (not train or train.status == CACHED) and stage.is_done() else TODO
+    return stage
 
 
 def _score_stages(
@@ -239,38 +300,33 @@ def _score_stages(
     name: str,
     seed: int,
     test: str,
-    translate_key: str,
     translate: Stage,
+    back: Stage | None,
     prior: Stage | None,
-    assets: dict[str, list[str]],
+    fits: dict[tuple[str, str], Stage],
     label: str,
 ) -> list[Stage]:
     found = []
     for evaluator in experiment.evaluators():
         cls, params = evaluator_config(experiment.spec.config, evaluator)
-        title = f"{label}: {evaluator} on {test}"
+        title, fit = f"{label}: {evaluator} on {test}", fits.get((evaluator, test))
+        if fit and fit.status == LEFT_OUT:  # its own line in the plan says so, once for all methods
+            continue
         try:
-            key = experiment.score_key(translate_key, test, evaluator, seed)
+            key = learning.score_key(experiment, translate.key, test, evaluator, seed)
         except BenchError as error:
             found.append(_blocked("score", title, str(error), name))
             continue
-        marker = experiment.folder(name, seed) / "records" / f"{stages.score_name(test, evaluator, key)}.json"
+        marker = experiment.folder(name, seed) / "records" / f"{scores.score_name(test, evaluator, key)}.json"
         stage = Stage(
             "score", title, key, marker,
-            lambda e=evaluator: stages.score(experiment, name, seed, test, e),  # type: ignore[misc]
+            lambda e=evaluator: scores.score(experiment, name, seed, test, e),  # type: ignore[misc]
         )  # fmt: skip
-        stage.done = lambda m=marker, k=key: _scored(m, k, translate)  # type: ignore[misc]
-        stage.after = [translate, *([prior] if prior and "prior" in cls.requires(params) else [])]
-        unmet = needs_unmet(cls.requires(params), experiment.datasets[test])
-        images = len(experiment.datasets[test].records("test"))
-        if unmet:
-            stage.status, stage.reason = LEFT_OUT, f"{test} has no {', '.join(unmet)}"
-        elif images < cls.min_images:
-            stage.status, stage.reason = LEFT_OUT, f"{test} has {images} test images; at least {cls.min_images} needed"
-        elif translate.status == CACHED and stage.is_done():
+        stage.done = lambda m=marker, k=key: _scored(m, k, translate, back)  # type: ignore[misc]
+        stage.after = [s for s in (translate, back, fit) if s]
+        stage.after += [prior] if prior and "prior" in cls.requires(params) else []
+        if all(s.status == CACHED for s in (translate, back) if s) and stage.is_done():
             stage.status = CACHED
-        elif assets[evaluator]:
-            stage.status, stage.reason = BLOCKED, "\n".join(assets[evaluator])
         found.append(stage)
     return found
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from bench import records
 from bench.batches import LabelledBatches, TranslationBatches
-from bench.config import plain
-from bench.contracts import Method, ScoreJob
+from bench.contracts import Method
 from bench.data.contract import CLEAR, OPACITY
 from bench.data.imageset import ImageSet
 from bench.data.load import Dataset
@@ -22,12 +20,11 @@ from bench.data.sampling import Augment
 from bench.device import world
 from bench.engine import FitResult, fit, load_weights, parameter_count, save_tensors, write_result
 from bench.errors import BenchError
-from bench.experiment import Experiment, evaluator_config, method_config
+from bench.experiment import Experiment, method_config
 from bench.figures import translation_grid
 from bench.files import file_digest, read_json, write_json
 from bench.prior import AbsentPrior, DensePrior, PriorTraining, build, from_file
 from bench.progress import Progress, warn
-from bench.registry import EVALUATORS
 from bench.translations import load_set, translate_set
 
 CHANNELS = 1
@@ -237,161 +234,37 @@ def trained_method(experiment: Experiment, name: str, seed: int) -> Method:
     return method
 
 
-# -- translate and score ---------------------------------------------------------------------------------------------------
+# -- translate -------------------------------------------------------------------------------------------------------------
 
 
-def translated_folder(folder: Path, test: str, key: str) -> Path:
+def translated_folder(folder: Path, test: str, key: str, direction: str = "a2b") -> Path:
     """Where a method's translation of a test set lies."""
-    return folder / "translated" / f"{test}-{key[:8]}"
+    return folder / "translated" / (f"{test}-{key[:8]}" if direction == "a2b" else f"{test}-{direction}-{key[:8]}")
 
 
-def translate(experiment: Experiment, name: str, seed: int, test: str) -> None:
-    """Translate a test set and draw the picture of its first cases."""
+def translate(experiment: Experiment, name: str, seed: int, test: str, direction: str = "a2b") -> None:
+    """Translate a test set (``b2a``: its clear images, to opacity) and draw the picture of its first cases."""
     cls, _ = method_config(experiment.spec.config, name)
     folder = experiment.folder(name, seed)
     _describe(experiment, name, seed)
-    key = experiment.translate_key(experiment.train_key(name, seed), test)
-    target, source = translated_folder(folder, test, key), experiment.test_set(test)
+    key = experiment.translate_key(experiment.train_key(name, seed), test, direction)
+    source = experiment.test_set(test) if direction == "a2b" else experiment.test_set(test).where(CLEAR)
+    target = translated_folder(folder, test, key, direction)
     method = trained_method(experiment, name, seed)
     weights_id = read_json(folder / "train.json")["weights_id"] if cls.stages else ""
+    backwards = "" if direction == "a2b" else " (clear to opacity)"
     translate_set(
-        method, source, target, key, seed, experiment.device, Progress(f"translate {test} with {name}", _quiet()),
-        weights_id=weights_id,
+        method, source, target, key, seed, experiment.device, Progress(f"translate {test} with {name}{backwards}", _quiet()),
+        weights_id=weights_id, direction=direction,
     )  # fmt: skip
     if cls.stages:
-        translation_grid(source, load_set(target, source), picture(folder, test, key), f"{name} on {test} (first cases in order)")
+        title = f"{name} on {test}{backwards} (first cases in order)"
+        translation_grid(source, load_set(target, source), picture(folder, test, key, direction), title)
 
 
-def picture(folder: Path, test: str, key: str) -> Path:
+def picture(folder: Path, test: str, key: str, direction: str = "a2b") -> Path:
     """Where the picture of a translated test set's first cases lies."""
-    return folder / "pictures" / f"{test}-{key[:8]}.png"
-
-
-def score(experiment: Experiment, name: str, seed: int, test: str, evaluator: str) -> None:
-    """Score one translated test set with one evaluator and write its record."""
-    folder = experiment.folder(name, seed)
-    translate_key = experiment.translate_key(experiment.train_key(name, seed), test)
-    source = experiment.test_set(test)
-    translated = load_set(translated_folder(folder, test, translate_key), source)
-    trained = read_json(folder / "train.json") if (folder / "train.json").is_file() else {}
-    cls, config = method_config(experiment.spec.config, name)
-    identity = {
-        "method": name, "method_version": cls.version, "paper": cls.paper, "trained_by": "harness" if cls.stages else "none",
-        "config_fingerprint": experiment.recipe_key(name), "trained_with_prior": "prior" in cls.requires(config),
-        "warnings": trained.get("warnings", []),
-        "cost": {k: trained.get(k) for k in ("iterations", "images_seen", "parameters", "precision", "seconds", "processes")}
-        | {"train": trained.get("cost")},
-    }  # fmt: skip
-    score_images(experiment, translated, source, test, evaluator, seed, identity, folder, translate_key)
-
-
-def score_name(test: str, evaluator: str, key: str) -> str:
-    """File name (without suffix) of a score: configurations stand beside each other, none replaces another."""
-    return f"{test}--{evaluator}-{key[:8]}"
-
-
-def score_images(
-    experiment: Experiment,
-    translated: ImageSet,
-    source: ImageSet,
-    test: str,
-    evaluator: str,
-    seed: int,
-    identity: dict[str, Any],
-    folder: Path,
-    translate_key: str,
-) -> None:
-    """Score images, whoever made them. A failing evaluator leaves a record that says so, and raises.
-
-    Raises:
-        BenchError: the evaluator failed; the others can go on.
-    """
-    cls, params = evaluator_config(experiment.spec.config, evaluator)
-    uses_prior = "prior" in cls.requires(params)
-    reference = experiment.reference(test)
-    key = experiment.score_key(translate_key, test, evaluator, seed)
-    stem = score_name(test, evaluator, key)
-    scratch = folder / "scores" / stem
-    scratch.mkdir(parents=True, exist_ok=True)
-    job = ScoreJob(
-        translated=translated, source=source, reference=reference, params=params, seed=seed, device=experiment.device,
-        cache=experiment.spec.options.cache, prior=(lambda: load_prior(experiment)) if uses_prior else None,
-        prior_id=prior_identity(experiment) if uses_prior else "", assets=experiment.spec.options.assets, scratch=scratch,
-    )  # fmt: skip
-    metrics = cls.metrics(params)
-    record = _record(experiment, source, translated, reference, test, evaluator, seed, identity, uses_prior)
-    record |= {
-        "key": key,
-        "evaluator_version": cls.version, "params": plain(params), "metrics": records.metric_fields(metrics),
-    }  # fmt: skip
-    target = folder / "records" / f"{stem}.json"
-    started = time.monotonic()
-    try:
-        scores = cls().score(job)
-        missing = [m.key for m in metrics if m.key not in scores]
-        if missing:
-            raise BenchError(f"it returned no score for {', '.join(missing)}; every metric of metrics() needs one.")
-    except Exception as error:
-        detail = f"{type(error).__name__}: {error}" if not isinstance(error, BenchError) else str(error)
-        records.write(target, {**record, "status": "failed", "error": detail, "scores": {}})
-        raise BenchError(f"evaluator '{evaluator}' failed on {test} for '{identity['method']}': {detail}") from error
-    per_image = records.write_per_image(target.with_suffix(".csv"), scores)
-    records.write(
-        target,
-        {
-            **record, "status": "ok", "scores": records.score_fields(scores), "per_image": per_image,
-            "score_seconds": time.monotonic() - started,
-        },
-    )  # fmt: skip
-
-
-def _record(
-    experiment: Experiment,
-    source: ImageSet,
-    translated: ImageSet,
-    reference: ImageSet,
-    test: str,
-    evaluator: str,
-    seed: int,
-    identity: dict[str, Any],
-    uses_prior: bool,
-) -> dict[str, Any]:
-    dataset = experiment.datasets[test]
-    prior = None
-    made = prior_folder(experiment, experiment.prior_key()) / "prior.json" if experiment.needs_prior() else None
-    if made and made.is_file():
-        facts = read_json(made)
-        prior = {"id": facts["key"], **{k: facts[k] for k in ("weights_id", "trained_by", "arch", "findings")}}
-        prior["scores_with_it"] = uses_prior
-        known = [v for v in facts.get("val_auroc", {}).values() if v is not None]
-        prior |= {"val_auroc": sum(known) / len(known) if known else None, "n_val": facts.get("n_val")}
-    return {
-        **identity,
-        "train_dataset": experiment.train_name,
-        "dataset": test,
-        "dataset_fingerprint": source.fingerprint,
-        "reference": f"{experiment.reference_name(test)}/test/clear",
-        "reference_fingerprint": reference.fingerprint,
-        "translated_content": translated.fingerprint,
-        "direction": "a2b",
-        "split": "test",
-        "split_by": "image (patients unknown: leaky)" if experiment.leaky(test) else "patient",
-        "policy": dataset.policy,
-        "image_size": source.size,
-        "n_translated": len(translated),
-        "n_reference": len(reference),
-        "seed": seed,
-        "split_seed": experiment.seed,
-        "preset": experiment.spec.preset,
-        "evaluator": evaluator,
-        "evaluator_origin": EVALUATORS.origin(evaluator),
-        "prior": prior,
-        "versions": records.versions(),
-        "code": records.code_revision(),
-        "device": records.device_report(experiment.device),
-        "command": records.command_line(),
-        "written": records.now(),
-    }
+    return folder / "pictures" / (f"{test}-{key[:8]}.png" if direction == "a2b" else f"{test}-{direction}-{key[:8]}.png")
 
 
 def forget(kind: str, marker: Path) -> None:

@@ -42,6 +42,7 @@ def translate_set(
     progress: Progress,
     batch_size: int = 16,
     weights_id: str = "",
+    direction: str = "a2b",
 ) -> None:
     """Translate a set into ``<folder>/images/<id>.png`` (and ``masks/<id>.png``), skipping images that are already there.
 
@@ -57,6 +58,7 @@ def translate_set(
         progress: display.
         batch_size: images per forward pass; does not change the result.
         weights_id: hash of the method's weights; written beside the images before the first, and into the manifest.
+        direction: ``a2b``, opacity to clear, or ``b2a``.
 
     Raises:
         BenchError: the method returned a wrong shape or a value that is not finite.
@@ -76,7 +78,7 @@ def translate_set(
             rows = todo[start : start + batch_size]
             source = torch.from_numpy(images.pixels(rows)[:, None]).to(device) * 2 - 1
             with torch.inference_mode():
-                out = method.translate(source, "a2b", [_image_seed(seed, images.ids[i]) for i in rows])
+                out = method.translate(source, direction, [_image_seed(seed, images.ids[i]) for i in rows])
             _check(out.image, source, [images.ids[i] for i in rows])
             names = [f"{images.ids[i]}.png" for i in rows]
             if out.mask is not None:

@@ -23,7 +23,6 @@ class Original(Method):
         """No parameters."""
 
     stages: ClassVar[tuple[str, ...]] = ()
-    directions: ClassVar[tuple[str, ...]] = ("a2b", "b2a")
     paper: ClassVar[str] = "untranslated images"
     license: ClassVar[str] = "Apache-2.0"
 

@@ -1,4 +1,4 @@
-"""Measurements: speed of every part of the spine, or whether `ours` learns.
+"""Measurements: speed of every part of the spine, whether `ours` learns, or what scoring costs.
 
 Speed: training images/s of `ours` (whole loss, width 16) at 64 and 256 pixels through the engine and as a bare loop of steps
 (the difference is what engine, hooks, logging and the last checkpoint cost), cache build images/s, translated images/s, peak
@@ -6,6 +6,10 @@ memory. Training figures are medians of interleaved repeats; the spread is print
 
 Learning: trains `ours` on the embedded data with several seeds and prints the change of the mean absolute error inside the
 opacity region against the untranslated input, with its 95 % interval over patients, and the change outside.
+
+Scoring: the whole suite on the embedded data for two methods and for six (filters that learn nothing, so that scoring alone
+is measured; classifiers on generated images and masks are made for each method by nature, and filters have neither). What
+evaluators learn and compute on real images is counted, once.
 """
 
 from __future__ import annotations
@@ -16,22 +20,26 @@ import resource
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.optim import OptimWrapper
 from rich.console import Console
 from rich.table import Table
 
-from bench import records, stages
+from bench import records, stages, suites
 from bench.batches import TranslationBatches
 from bench.config import RunOptions, load
+from bench.contracts import Translation
 from bench.data.contract import CLEAR, OPACITY
 from bench.data.sampling import Augment
-from bench.experiment import Experiment, RunSpec
+from bench.experiment import EMBEDDED, Experiment, RunSpec
 from bench.files import read_json
 from bench.pipeline import run as run_experiment
 from bench.progress import Progress, clock
+from bench.registry import METHODS, register_method
 from bench.translations import translate_set
 
 console = Console(highlight=False)
@@ -152,12 +160,50 @@ def learning(folder: Path, seeds: tuple[int, ...], sets: list[str]) -> None:
     console.print(f"{below} of {len(found)} seeds with the whole interval below zero")
 
 
+def filters(count: int) -> tuple[str, ...]:
+    """Register gamma curves as methods; every one makes other images."""
+
+    class Gamma(METHODS.get("original")):  # type: ignore[misc]
+        paper, gamma = "a gamma curve", 1.0
+
+        def translate(self, images: torch.Tensor, direction: str = "a2b", seeds: Any = None) -> Translation:
+            return Translation(((images + 1) / 2).pow(self.gamma) * 2 - 1)
+
+    names = [f"gamma{i}" for i in range(count)]
+    for i, name in enumerate(names):
+        register_method(name)(type(name, (Gamma,), {"gamma": 1.0 + 0.05 * (i + 1), "__module__": __name__}))
+    return tuple(names)
+
+
+def scoring(folder: Path, few: int = 2, many: int = 6) -> None:
+    """Print what scoring costs for few and for many methods; `folder` must be new."""
+    names = filters(many)
+    wanted = replace(spec(folder, []), suite="all", data=EMBEDDED)
+    cost: dict[str, list[float]] = {}
+    for methods in (names[:few], names[few:]):
+        outcome = run_experiment(replace(wanted, methods=methods))
+        if outcome.failed:
+            raise SystemExit("; ".join(s.reason for s in outcome.failed))
+        for evaluator in suites.evaluators("all"):
+            parts = [
+                t for title, t in outcome.seconds.items()
+                if title.startswith((f"fit {evaluator} for", "score ")) and f"{evaluator} " in title
+            ]  # fmt: skip
+            cost.setdefault(evaluator, []).append(sum(parts))
+    table = Table("evaluator", f"{few} methods", f"{many} methods", "ratio", box=None)
+    cost["all"] = [sum(values) for values in zip(*cost.values(), strict=True)]
+    for evaluator, (first, more) in cost.items():
+        table.add_row(evaluator, clock(first), clock(first + more), f"{(first + more) / max(first, 1e-9):.2f}")
+    console.print(table)
+
+
 def main() -> None:
     """Parse and measure."""
     parser = argparse.ArgumentParser(
         prog="scripts/benchmark", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--learning", action="store_true", help="whether `ours` learns, instead of speed")
+    parser.add_argument("--scoring", action="store_true", help="what scoring costs for two and for six methods")
     parser.add_argument("--seeds", default="0,1,2", help="seeds for --learning (default 0,1,2)")
     parser.add_argument("--set", dest="sets", action="append", default=[], metavar="KEY=VALUE", help="configuration for --learning")
     parser.add_argument("--runs", default="", metavar="DIR", help="keep the results of --learning here (default: thrown away)")
@@ -165,6 +211,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         if options.learning:
             learning(Path(options.runs or temporary), tuple(int(s) for s in options.seeds.split(",")), options.sets)
+        elif options.scoring:
+            scoring(Path(temporary))
         else:
             speed(Path(temporary))
 

@@ -1,0 +1,207 @@
+"""The scoring stages: what evaluators prepare once, and one record for each method, seed, test set and evaluator."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench import learning, records
+from bench.config import plain
+from bench.contracts import Job, ScoreJob
+from bench.data.contract import CLEAR
+from bench.data.imageset import ImageSet
+from bench.device import world
+from bench.errors import BenchError
+from bench.experiment import Experiment, evaluator_config, method_config
+from bench.files import read_json, write_json
+from bench.fits import Fits
+from bench.registry import EVALUATORS
+from bench.stages import load_prior, prior_folder, prior_identity, translated_folder
+from bench.translations import load_set
+
+
+@dataclass(frozen=True)
+class Images:
+    """Translated images of a test set, whoever made them.
+
+    Attributes:
+        test: name of the test set.
+        translated: opacity to clear, all images.
+        back: clear to opacity, the clear images; None where there are none.
+        seed: of the method.
+        folder: the run's folder; records and figures go below it.
+        key: identity of the translation.
+        identity: what records say about who made them.
+    """
+
+    test: str
+    translated: ImageSet
+    back: ImageSet | None
+    seed: int
+    folder: Path
+    key: str
+    identity: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _common(experiment: Experiment, evaluator: str, test: str) -> dict[str, Any]:
+    """The part of a job that does not depend on the method."""
+    cls, params = evaluator_config(experiment.spec.config, evaluator)
+    uses_prior = "prior" in cls.requires(params)
+    options = experiment.spec.options
+    return {
+        "source": experiment.test_set(test),
+        "reference": experiment.reference(test),
+        "learn": learning.images(experiment, evaluator, test, "train"),
+        "check": learning.images(experiment, evaluator, test, "val"),
+        "params": params,
+        "device": experiment.device,
+        "cache": options.cache,
+        "fits": Fits(options.cache, experiment.device, options.log_interval, quiet=world()[0] != 0),
+        "prior": (lambda: load_prior(experiment)) if uses_prior else None,
+        "prior_id": prior_identity(experiment) if uses_prior else "",
+        "assets": options.assets,
+    }
+
+
+def prepared(experiment: Experiment, evaluator: str, test: str) -> Path:
+    """The file that says that an evaluator's models for a test set are there."""
+    key = learning.fit_key(experiment, evaluator, test)
+    return experiment.spec.options.cache / "fits" / "prepared" / f"{evaluator}-{test}-{key}" / "prepared.json"
+
+
+def prepare(experiment: Experiment, evaluator: str, test: str) -> None:
+    """Train and compute what an evaluator needs for a test set, whatever the method."""
+    cls, _ = evaluator_config(experiment.spec.config, evaluator)
+    job = Job(seed=experiment.seed, **_common(experiment, evaluator, test))
+    cls().prepare(job)
+    content = {"key": learning.fit_key(experiment, evaluator, test), "models": _models(job.fits)}
+    write_json(prepared(experiment, evaluator, test), content)
+
+
+def _models(fits: Fits) -> list[dict[str, Any]]:
+    return [dict(facts) for _, facts in sorted(fits.used.items())]
+
+
+def score(experiment: Experiment, name: str, seed: int, test: str, evaluator: str) -> None:
+    """Score one translated test set with one evaluator and write its record."""
+    folder = experiment.folder(name, seed)
+    train_key = experiment.train_key(name, seed)
+    key, back_key = (experiment.translate_key(train_key, test, direction) for direction in ("a2b", "b2a"))
+    source = experiment.test_set(test)
+    cls, _ = method_config(experiment.spec.config, name)
+    trained = read_json(folder / "train.json") if (folder / "train.json").is_file() else {}
+    identity = {
+        "method": name, "method_version": cls.version, "paper": cls.paper, "trained_by": "harness" if cls.stages else "none",
+        "config_fingerprint": experiment.recipe_key(name),
+        "trained_with_prior": "prior" in cls.requires(method_config(experiment.spec.config, name)[1]),
+        "warnings": trained.get("warnings", []),
+        "cost": {k: trained.get(k) for k in ("iterations", "images_seen", "parameters", "precision", "seconds", "processes")}
+        | {"train": trained.get("cost")},
+    }  # fmt: skip
+    back = None
+    if "b2a" in cls.directions and learning.wants_back(experiment, test):
+        back = load_set(translated_folder(folder, test, back_key, "b2a"), source.where(CLEAR))
+    translated = load_set(translated_folder(folder, test, key), source)
+    score_images(experiment, Images(test, translated, back, seed, folder, key, identity), evaluator)
+
+
+def score_name(test: str, evaluator: str, key: str) -> str:
+    """File name (without suffix) of a score: configurations stand beside each other, none replaces another."""
+    return f"{test}--{evaluator}-{key[:8]}"
+
+
+def score_images(experiment: Experiment, images: Images, evaluator: str) -> None:
+    """Score images, whoever made them. A failing evaluator leaves a record that says so, and raises.
+
+    Raises:
+        BenchError: the evaluator failed; the others can go on.
+    """
+    test, folder = images.test, images.folder
+    cls, params = evaluator_config(experiment.spec.config, evaluator)
+    key = learning.score_key(experiment, images.key, test, evaluator, images.seed)
+    stem = score_name(test, evaluator, key)
+    scratch = folder / "scores" / stem
+    scratch.mkdir(parents=True, exist_ok=True)
+    job = ScoreJob(
+        translated=images.translated, back=images.back, home=test == experiment.train_name, scratch=scratch, seed=images.seed,
+        **_common(experiment, evaluator, test),
+    )  # fmt: skip
+    metrics = cls.metrics(params)
+    record = _record(experiment, images, job, evaluator) | {
+        "key": key,
+        "evaluator_version": cls.version, "params": plain(params), "metrics": records.metric_fields(metrics),
+    }  # fmt: skip
+    target = folder / "records" / f"{stem}.json"
+    started = time.monotonic()
+    try:
+        scores = cls().score(job)
+        missing = [m.key for m in metrics if m.key not in scores]
+        if missing:
+            raise BenchError(f"it returned no score for {', '.join(missing)}; every metric of metrics() needs one.")
+    except Exception as error:
+        detail = f"{type(error).__name__}: {error}" if not isinstance(error, BenchError) else str(error)
+        records.write(target, {**record, "status": "failed", "error": detail, "scores": {}})
+        raise BenchError(f"evaluator '{evaluator}' failed on {test} for '{images.identity['method']}': {detail}") from error
+    patients = dict(zip(job.source.ids, job.source.patients, strict=True))
+    per_image = records.write_per_image(target.with_suffix(".csv"), scores, patients)
+    records.write(
+        target,
+        {
+            **record, "status": "ok", "scores": records.score_fields(scores), "per_image": per_image,
+            "models": _models(job.fits), "figures": [str(p.relative_to(folder)) for p in figures(scratch)],
+            "score_seconds": time.monotonic() - started,
+        },
+    )  # fmt: skip
+
+
+def figures(scratch: Path) -> list[Path]:
+    """The figures that an evaluator drew."""
+    return sorted(scratch.glob("*.png"))
+
+
+def _record(experiment: Experiment, images: Images, job: ScoreJob, evaluator: str) -> dict[str, Any]:
+    test = images.test
+    return {
+        **images.identity,
+        "train_dataset": experiment.train_name,
+        "dataset": test,
+        "dataset_fingerprint": job.source.fingerprint,
+        "reference": f"{experiment.reference_name(test)}/test/clear",
+        "reference_fingerprint": job.reference.fingerprint,
+        "translated_content": images.translated.fingerprint,
+        "back_content": images.back.fingerprint if images.back else None,
+        "direction": "a2b",
+        "split": "test",
+        "split_by": "image (patients unknown: leaky)" if experiment.leaky(test) else "patient",
+        "policy": experiment.datasets[test].policy,
+        "image_size": job.source.size,
+        "n_translated": len(images.translated),
+        "n_reference": len(job.reference),
+        "seed": images.seed,
+        "split_seed": experiment.seed,
+        "preset": experiment.spec.preset,
+        "evaluator": evaluator,
+        "evaluator_origin": EVALUATORS.origin(evaluator),
+        "prior": _prior(experiment, bool(job.prior_id)),
+        "versions": records.versions(),
+        "code": records.code_revision(),
+        "device": records.device_report(experiment.device),
+        "command": records.command_line(),
+        "written": records.now(),
+    }
+
+
+def _prior(experiment: Experiment, used: bool) -> dict[str, Any] | None:
+    """What a record says about the run's finding classifier; None where it has none (yet)."""
+    made = prior_folder(experiment, experiment.prior_key()) / "prior.json" if experiment.needs_prior() else None
+    if not made or not made.is_file():
+        return None
+    facts = read_json(made)
+    prior = {"id": facts["key"], **{k: facts[k] for k in ("weights_id", "trained_by", "arch", "findings")}}
+    known = [v for v in facts.get("val_auroc", {}).values() if v is not None]
+    return prior | {
+        "scores_with_it": used, "val_auroc": sum(known) / len(known) if known else None, "n_val": facts.get("n_val"),
+    }  # fmt: skip
