@@ -85,7 +85,8 @@ def _build(cls: type[Method], config: Any, channels: int) -> Method:
 
 
 def _images(channels: int) -> tuple[torch.Tensor, torch.Tensor]:
-    opacity = torch.stack([torch.from_numpy(render(case(0, "synthetic-icu", i), SIZE).image) for i in range(_BATCH)])
+    ill = [drawn for i in range(5 * _BATCH) if (drawn := case(0, "synthetic-icu", i)).lesions][:_BATCH]
+    opacity = torch.stack([torch.from_numpy(render(drawn, SIZE).image) for drawn in ill])
     clear = torch.stack([torch.from_numpy(render(case(0, "synthetic-clear", i), SIZE).image) for i in range(_BATCH)])
     return tuple((x[:, None] * 2 - 1).expand(-1, channels, -1, -1).contiguous() for x in (opacity, clear))  # type: ignore[return-value]
 

@@ -73,7 +73,7 @@ def score(spec: RunSpec, images: Path, name: str, on: str) -> int:
             "trained_with_prior": False, "warnings": [], "cost": {},
         }  # fmt: skip
         set_precision(spec.config.train)
-        made = scores.Images(test, translated, None, experiment.seed, folder, key, identity)
+        made = scores.Images(test, translated, None, experiment.seed, folder, key, identity=identity)
         for evaluator in experiment.evaluators():
             try:
                 _score_one(experiment, made, evaluator)

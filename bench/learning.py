@@ -127,7 +127,7 @@ def fit_key(experiment: Experiment, evaluator: str, test: str) -> str:
     )
 
 
-def score_key(experiment: Experiment, translate_key: str, test: str, evaluator: str, seed: int) -> str:
-    """Identity of a score."""
-    parts: dict[str, Any] = {"translated": translate_key, "fit": fit_key(experiment, evaluator, test), "seed": seed}
-    return digest(parts | {"home": test == experiment.train_name})
+def score_key(experiment: Experiment, translate_key: str, back_key: str, test: str, evaluator: str, seed: int) -> str:
+    """Identity of a score; `back_key` is that of the clear images' translation, empty where there is none."""
+    translated: dict[str, Any] = {"translated": translate_key, "back": back_key, "home": test == experiment.train_name}
+    return digest({**translated, "fit": fit_key(experiment, evaluator, test), "seed": seed})

@@ -313,7 +313,7 @@ def _score_stages(
         if fit and fit.status == LEFT_OUT:  # its own line in the plan says so, once for all methods
             continue
         try:
-            key = learning.score_key(experiment, translate.key, test, evaluator, seed)
+            key = learning.score_key(experiment, translate.key, back.key if back else "", test, evaluator, seed)
         except BenchError as error:
             found.append(_blocked("score", title, str(error), name))
             continue

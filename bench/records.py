@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import platform
@@ -9,7 +10,8 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from bench.contracts import Metric, Score
 
 SCHEMA = 1
+#: Where `load` puts what it finds beside a record (`Local`). Never written; hashes and the order of records leave it out.
+LOCAL = "_local"
 _PACKAGES = (
     "cxr-bench",
     "torch",
@@ -31,6 +35,10 @@ _PACKAGES = (
     "torch-fidelity",
     "torchmetrics",
     "timm",
+    "segmentation-models-pytorch",
+    "ultralytics",
+    "scikit-learn",
+    "monai",
     "numpy",
     "scipy",
     "pydicom",
@@ -114,7 +122,7 @@ def score_fields(scores: dict[str, Score]) -> dict[str, Any]:
     return {
         key: {
             "value": finite(s.value), "std": finite(s.std), "std_over": s.std_over, "n": s.n, "note": s.note,
-            "ci": [finite(v) for v in s.ci] if s.ci else None,
+            "ci": [finite(v) for v in s.ci] if s.ci else None, "doubt": s.doubt,
         }
         for key, s in scores.items()
     }  # fmt: skip
@@ -123,21 +131,57 @@ def score_fields(scores: dict[str, Score]) -> dict[str, Any]:
 def metric_fields(metrics: Iterable[Metric]) -> list[dict[str, Any]]:
     """Metrics as JSON-able values, in table order."""
     return [
-        {"key": m.key, "label": m.label, "better": m.better, "unit": m.unit, "digits": m.digits, "primary": m.primary}
+        {
+            "key": m.key, "label": m.label, "better": m.better, "unit": m.unit, "digits": m.digits, "primary": m.primary,
+            "part": m.part, "shared": m.shared,
+        }
         for m in metrics
     ]  # fmt: skip
 
 
-def write_per_image(path: Path, scores: dict[str, Score]) -> str | None:
-    """Write per-image values as CSV (rows: images, columns: metrics). Returns the file's name, or None without any."""
+def write_per_image(path: Path, scores: dict[str, Score], patients: Mapping[str, str] | None = None) -> str | None:
+    """Write per-image values as CSV (rows: images, columns: metrics).
+
+    Args:
+        path: the file.
+        scores: metric key -> score.
+        patients: patient id of every image of the test set; becomes the column ``patient_id``. Methods can only be compared
+            where it is there.
+
+    Returns:
+        The file's name, or None where no score has per-image values.
+
+    Raises:
+        BenchError: a score has a value for an image that `patients` does not know.
+    """
     columns = {key: s.per_image for key, s in scores.items() if s.per_image}
     if not columns:
         return None
     import pandas as pd
 
     table = pd.DataFrame({key: pd.Series(dict(values)) for key, values in columns.items()}).sort_index()
+    if patients is not None:
+        strange = [str(image) for image in table.index if image not in patients]
+        if strange:
+            raise BenchError(f"per-image values of {', '.join(columns)} name '{strange[0]}', which is no image of the test set.")
+        table.insert(0, "patient_id", [patients[image] for image in table.index])
     replace_atomically(path, lambda temporary: table.to_csv(temporary, index_label="image_id"))
     return path.name
+
+
+@dataclass(frozen=True)
+class Local:
+    """What lies beside a record.
+
+    Attributes:
+        folder: its run's folder, relative to the results folder it was found in; the record's figures are relative to it.
+        values: metric key -> image id -> finite value, of the primary metrics that have values by image.
+        patients: image id -> patient id; empty where the values were written without.
+    """
+
+    folder: str
+    values: Mapping[str, Mapping[str, float]]
+    patients: Mapping[str, str]
 
 
 def write(path: Path, record: dict[str, Any]) -> None:
@@ -219,23 +263,48 @@ def load(folders: Iterable[Path]) -> tuple[list[dict[str, Any]], list[str]]:
     """All records of some results folders (or of a single method's or run's), sorted by path.
 
     Returns:
-        The records, and one warning for each file that is no record (named).
+        The records, each with a `Local` under `LOCAL`, and one warning for each file that is no record, or cannot be read.
     """
-    found: dict[Path, Path] = {}
+    found: dict[Path, tuple[Path, str]] = {}
     for folder in folders:
         if not folder.is_dir():
             what = "is no folder" if folder.exists() else "does not exist"
             raise UsageError(f"{folder} {what}. Give a results folder made by `bench run` (default: runs).")
-        found |= {path.resolve(): path for path in run_folders(folder, "records/*.json")}
+        for path in run_folders(folder, "records/*.json"):
+            found.setdefault(path.resolve(), (path, path.parents[1].relative_to(folder).as_posix()))
     good, warnings = [], []
-    for path in sorted(found.values()):
+    for path, run in sorted(found.values()):
         record = _parse(path)
         problem = "not valid JSON" if record is None else _problem(record)
         if problem:
             warnings.append(f"{path} is left out of the leaderboard: {problem}. Delete it and score again.")
         else:
-            good.append(record)
+            try:
+                values, patients = _read_per_image(path, record)
+            except (OSError, ValueError, csv.Error) as error:
+                values, patients = {}, {}
+                file = path.parent / Path(record["per_image"]).name
+                warnings.append(f"{file} is left out of comparisons: {error}. Score again with --force score.")
+            good.append({**record, LOCAL: Local(run, values, patients)})
     return good, warnings
+
+
+def _read_per_image(path: Path, record: dict[str, Any]) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
+    """Values by image and patients (see `Local`) of the record at `path`; empty where it has none."""
+    shown = (m for m in record["metrics"] if m.get("primary") and not m.get("part") and not m.get("shared"))
+    wanted = [m["key"] for m in shown if record["scores"].get(m["key"], {}).get("value") is not None]
+    if not record.get("per_image") or not wanted:
+        return {}, {}
+    with (path.parent / Path(record["per_image"]).name).open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream, restval=""))
+    if not rows or "image_id" not in rows[0]:
+        raise ValueError("it has no rows with an image_id")
+    ids = [row["image_id"] for row in rows]
+    if len(set(ids)) < len(ids):
+        raise ValueError("an image has two rows")
+    numbers = {key: {row["image_id"]: float(row[key]) for row in rows if row[key]} for key in wanted if key in rows[0]}
+    values = {key: {i: v for i, v in column.items() if math.isfinite(v)} for key, column in numbers.items()}
+    return values, {row["image_id"]: row["patient_id"] for row in rows if row.get("patient_id")}
 
 
 #: What leaderboards read from a record: name -> types; None where it may be missing or null.
@@ -244,6 +313,7 @@ _FIELDS: dict[str, tuple[type | None, ...]] = {
     "metrics": (list,), "scores": (dict,), "params": (dict,), "method_version": (int, str, None), "seed": (int, None),
     "evaluator_version": (int, str, None), "n_translated": (int, None), "image_size": (int, None), "key": (str, None),
     "cost": (dict, None), "prior": (dict, None), "warnings": (list, None), "trained_with_prior": (bool, None),
+    "models": (list, None), "figures": (list, None), "per_image": (str, None),
     **dict.fromkeys(
         ("config_fingerprint", "train_dataset", "reference", "reference_fingerprint", "split", "split_by", "direction",
          "preset", "error", "written"), (str, None),
@@ -251,11 +321,13 @@ _FIELDS: dict[str, tuple[type | None, ...]] = {
 }  # fmt: skip
 _METRIC: dict[str, tuple[type | None, ...]] = {
     "key": (str,), "label": (str,), "better": (str,), "unit": (str, None), "digits": (int, None), "primary": (bool, None),
+    "part": (str, None), "shared": (bool, None),
 }  # fmt: skip
 _SCORE: dict[str, tuple[type | None, ...]] = {
     "value": (float, int, None), "n": (int,), "std": (float, int, None), "std_over": (str, None), "note": (str, None),
-    "ci": (list, None),
+    "ci": (list, None), "doubt": (str, None),
 }  # fmt: skip
+_MODEL: dict[str, tuple[type | None, ...]] = {"name": (str,), "key": (str, None), "weights_id": (str, list, None)}
 
 
 def _problem(record: Any) -> str:
@@ -269,7 +341,9 @@ def _problem(record: Any) -> str:
         problems += [_unfit(score, _SCORE, f"scores.{key}.") for key, score in record["scores"].items()]
         problems += [_unfit(cost, dict.fromkeys(("images_seen", "parameters"), (int, None)), "cost.")]
         problems += [_unfit(prior, {"id": (str, None), "trained_by": (str, None), "findings": (list, None)}, "prior.")]
-        lists = {"warnings": record.get("warnings") or [], "prior.findings": prior.get("findings") or []}
+        problems += [_unfit(model, _MODEL, f"models[{i}].") for i, model in enumerate(record.get("models") or ())]
+        lists = {name: record.get(name) or [] for name in ("warnings", "figures")}
+        lists["prior.findings"] = prior.get("findings") or []
         problems += [f"'{name}' holds more than texts" for name, values in lists.items() if not all(map(_text, values))]
     if not any(problems):
         intervals = [s["ci"] for s in record["scores"].values() if s.get("ci")]
@@ -295,7 +369,7 @@ def _unfit(value: Any, fields: dict[str, tuple[type | None, ...]], where: str) -
         allowed = tuple(type(None) if kind is None else kind for kind in kinds)
         if not isinstance(found, allowed) or (isinstance(found, bool) and bool not in kinds):
             return f"'{where}{name}' is {type(found).__name__}"
-        if name not in ("error", "note") and isinstance(found, str) and not found.isprintable():
+        if name not in ("error", "note", "doubt") and isinstance(found, str) and not found.isprintable():
             return f"'{where}{name}' holds line breaks or control characters"
     return ""
 

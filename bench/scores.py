@@ -34,6 +34,7 @@ class Images:
         seed: of the method.
         folder: the run's folder; records and figures go below it.
         key: identity of the translation.
+        back_key: identity of that of the clear images; empty where there is none.
         identity: what records say about who made them.
     """
 
@@ -43,6 +44,7 @@ class Images:
     seed: int
     folder: Path
     key: str
+    back_key: str = ""
     identity: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -101,11 +103,11 @@ def score(experiment: Experiment, name: str, seed: int, test: str, evaluator: st
         "cost": {k: trained.get(k) for k in ("iterations", "images_seen", "parameters", "precision", "seconds", "processes")}
         | {"train": trained.get("cost")},
     }  # fmt: skip
-    back = None
+    back, wanted = None, ""
     if "b2a" in cls.directions and learning.wants_back(experiment, test):
-        back = load_set(translated_folder(folder, test, back_key, "b2a"), source.where(CLEAR))
+        back, wanted = load_set(translated_folder(folder, test, back_key, "b2a"), source.where(CLEAR)), back_key
     translated = load_set(translated_folder(folder, test, key), source)
-    score_images(experiment, Images(test, translated, back, seed, folder, key, identity), evaluator)
+    score_images(experiment, Images(test, translated, back, seed, folder, key, wanted, identity), evaluator)
 
 
 def score_name(test: str, evaluator: str, key: str) -> str:
@@ -121,7 +123,7 @@ def score_images(experiment: Experiment, images: Images, evaluator: str) -> None
     """
     test, folder = images.test, images.folder
     cls, params = evaluator_config(experiment.spec.config, evaluator)
-    key = learning.score_key(experiment, images.key, test, evaluator, images.seed)
+    key = learning.score_key(experiment, images.key, images.back_key, test, evaluator, images.seed)
     stem = score_name(test, evaluator, key)
     scratch = folder / "scores" / stem
     scratch.mkdir(parents=True, exist_ok=True)

@@ -3,12 +3,12 @@
 Images of one patient are alike, so an interval over images is too narrow. Means are taken image -> patient -> all, and
 patients are what is resampled. Distances between distributions (FID, KID and their kin) are never resampled with
 replacement: duplicates shrink the covariance and push the distance up, until the interval misses its own estimate. They
-get half-samples drawn without replacement.
+get half-samples drawn without replacement. Two sets of numbers on the same images are compared patient by patient.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,9 @@ N_BOOT = 2000
 MIN_PATIENTS = 4
 #: Resamples computed at once; bounds memory to `_BATCH` x patients numbers.
 _BATCH = 256
+#: Patient-level differences are compared on a lattice of this fraction of the largest value: what differs by rounding alone
+#: is a tie, or a zero.
+_LATTICE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -144,3 +147,238 @@ def half_sample_interval(
     spread = float(np.std([statistic(a, b) for a, b in zip(first, second, strict=True)], ddof=1))
     reach = float(stats.t.ppf((1 + LEVEL) / 2, rounds - 1)) * spread
     return value - reach, value + reach
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Two values on the same patients, before and after; differences are after - before.
+
+    Attributes:
+        n: patients.
+        zeros: those among them whose difference is zero.
+        shift: Hodges-Lehmann pseudo-median of the differences, in the unit of the input (zeros included). Of counts, most of
+            which do not change, it can be 0 while `p` is small: the fractions then tell more.
+        shift_ci: its 95 % percentile bootstrap interval over patients, or None with fewer than `MIN_PATIENTS`.
+        p: two-sided Wilcoxon signed-rank test with Pratt's zeros (ranked, then left out) and a tie-corrected normal
+            approximation without continuity correction; 1 when every difference is zero.
+        p_permutation: the same statistic under flipped signs: all of them where they are no more than the permutations asked
+            for, else (b + 1) / (m + 1) of m random ones.
+        effect: matched-pairs rank-biserial correlation (Kerby 2014) in [-1, 1], from the Pratt ranks of the differences that
+            are not zero: 1 when all of those are increases, -1 when all are decreases, 0 when there are none.
+        reduced, unchanged, increased: fractions of patients; they add up to 1.
+    """
+
+    n: int
+    zeros: int
+    shift: float
+    shift_ci: tuple[float, float] | None
+    p: float
+    p_permutation: float
+    effect: float
+    reduced: float
+    unchanged: float
+    increased: float
+
+
+def paired_test(
+    before: npt.ArrayLike,
+    after: npt.ArrayLike,
+    patients: Sequence[str],
+    seed: int,
+    n_boot: int = N_BOOT,
+    n_permutations: int = 10_000,
+) -> Paired:
+    """Did values on the same images change? The unit is the patient: the means of their images.
+
+    Differences below 1e-9 of the largest value are rounding, and count as zero.
+
+    Args:
+        before: one finite number an image (N,), N >= 1.
+        after: likewise, of the same images in the same order.
+        patients: patient id of each image.
+        seed: of the bootstrap and of random sign flips.
+        n_boot: resamples behind `Paired.shift_ci`.
+        n_permutations: random sign flips at most.
+
+    Raises:
+        ValueError: lengths differ, there are no values, or a value is not finite.
+    """
+    first, second = patient_means(before, patients), patient_means(after, patients)
+    if not len(first) or not (np.isfinite(first).all() and np.isfinite(second).all()):
+        raise ValueError("a paired test needs finite values, at least one")
+    unit = _LATTICE * (float(np.abs(np.concatenate([first, second])).max()) or 1.0)
+    steps: IntArray = np.rint((second - first) / unit).astype(np.int64)
+    n, zeros = len(steps), int((steps == 0).sum())
+    signed = np.where(steps == 0, 0.0, np.sign(steps) * stats.rankdata(np.abs(steps)))
+    changed = zeros < n  # scipy gives NaN where nothing changed
+    p = stats.wilcoxon(steps, zero_method="pratt", method="approx", correction=False).pvalue if changed else 1.0
+    low, high = (_walsh(steps, k, unit) for k in ((n * (n + 1) // 2 + 1) // 2, n * (n + 1) // 4 + 1))
+    return Paired(
+        n=n, zeros=zeros, shift=(low + high) / 2, shift_ci=_shift_interval(steps, unit, seed, n_boot),
+        p=float(p), p_permutation=_flip_signs(signed, seed, n_permutations),
+        effect=float(signed.sum() / np.abs(signed).sum()) if changed else 0.0,
+        reduced=float((steps < 0).mean()), unchanged=zeros / n, increased=float((steps > 0).mean()),
+    )  # fmt: skip
+
+
+def _flip_signs(signed: FloatArray, seed: int, n_permutations: int) -> float:
+    """Two-sided p of the sum of signed ranks (n,) when each sign is as likely as its opposite. Half ranks add up exactly."""
+    ranks = np.abs(signed[signed != 0])
+    observed, n = abs(signed.sum()), len(ranks)
+    if 2**n <= n_permutations:
+        signs = 1.0 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+        return float((np.abs(signs @ ranks) >= observed).mean())
+    rng, extreme = np.random.default_rng(seed), 0
+    for start in range(0, n_permutations, _BATCH):
+        flips = rng.integers(0, 2, (min(_BATCH, n_permutations - start), n))
+        extreme += int((np.abs((1.0 - 2.0 * flips) @ ranks) >= observed).sum())
+    return (extreme + 1) / (n_permutations + 1)
+
+
+def _walsh(steps: IntArray, k: int, unit: float) -> float:
+    """The k-th smallest (from 1) of the n (n + 1) / 2 means of two of the differences, each with itself included."""
+    levels, weights = np.unique(steps, return_counts=True)
+    return _bisect(levels, lambda twice: _pairs_up_to(levels, weights[None], twice)[0] >= k) * unit / 2
+
+
+def _shift_interval(steps: IntArray, unit: float, seed: int, n_boot: int) -> tuple[float, float] | None:
+    """Percentile bootstrap interval of the pseudo-median, found by bisection without a single list of all pairs.
+
+    A resample's (lower) pseudo-median is at most t if and only if at least half of its pairs have a mean of at most t. That
+    can be counted for all resamples at once, and so can the share of resamples of which it is true.
+    """
+    n = len(steps)
+    if n < MIN_PATIENTS:
+        return None
+    levels, counts = np.unique(steps, return_counts=True)
+    weights = np.random.default_rng(seed).multinomial(n, counts / n, size=n_boot)
+    half = (n * (n + 1) // 2 + 1) // 2
+
+    def quantile(share: float) -> float:
+        need = max(1, round(share * n_boot))
+        return _bisect(levels, lambda t: int((_pairs_up_to(levels, weights, t) >= half).sum()) >= need) * unit / 2
+
+    return quantile((1 - LEVEL) / 2), quantile((1 + LEVEL) / 2)
+
+
+def _pairs_up_to(levels: IntArray, weights: IntArray, twice: int) -> IntArray:
+    """For each row of weights (B x L) of sorted levels (L,): how many pairs i <= j have a sum of at most `twice`."""
+    partners = np.searchsorted(levels, twice - levels, side="right")
+    alone = int(np.searchsorted(2 * levels, twice, side="right"))
+    out = np.empty(len(weights), dtype=np.int64)
+    for start in range(0, len(weights), _BATCH):
+        rows = weights[start : start + _BATCH]
+        below = np.concatenate([np.zeros((len(rows), 1), np.int64), rows.cumsum(axis=1)], axis=1)
+        out[start : start + _BATCH] = ((rows * below[:, partners]).sum(axis=1) + below[:, alone]) // 2
+    return out
+
+
+def _bisect(levels: IntArray, enough: Callable[[int], bool]) -> int:
+    """The smallest sum of two levels' range for which `enough`, true of the largest, is true."""
+    low, high = 2 * int(levels[0]), 2 * int(levels[-1])
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle + 1, high)
+    return low
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """p values adjusted for their number by Holm's step-down method (1979), in input order; at most 1.
+
+    Raises:
+        ValueError: one is not in [0, 1].
+    """
+    values = np.asarray(p, dtype=np.float64)
+    if not ((values >= 0) & (values <= 1)).all():
+        raise ValueError(f"not all of {list(p)} are p values")
+    order = np.argsort(values, kind="stable")
+    stepped = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
+    adjusted = np.empty_like(values)
+    adjusted[order] = np.minimum(stepped, 1.0)
+    return [float(v) for v in adjusted]
+
+
+@dataclass(frozen=True)
+class Rank:
+    """A method's place among others scored on the same patients; 1 is best, methods that tie share their mean rank.
+
+    Attributes:
+        rank: by the mean over all patients.
+        low, high: ends of its 95 % bootstrap interval; None with fewer than `MIN_PATIENTS` patients.
+        first: share of resamples in which it is best (methods that tie for it share it); None likewise.
+        patients: patients every method has a value for.
+    """
+
+    rank: float
+    low: float | None
+    high: float | None
+    first: float | None
+    patients: int
+
+
+def rank_intervals(
+    values: Mapping[str, Mapping[str, float]], better: str, seed: int, n_boot: int = N_BOOT
+) -> dict[str, Rank]:
+    """Rank of every method with its interval, resampling the patients that all methods have.
+
+    Args:
+        values: method -> patient -> value. Values that are not finite count as absent.
+        better: ``lower`` or ``higher``.
+        seed: of the resampling; the order of methods and patients does not matter.
+        n_boot: resamples.
+
+    Raises:
+        ValueError: `better` is something else, or no patient is common to all methods.
+    """
+    full, drawn, patients = _ranks(values, better, seed, n_boot)
+    if drawn is None:
+        return {name: Rank(float(rank), None, None, None, patients) for name, rank in zip(values, full, strict=True)}
+    # The least of inverted quantiles, so that an end is a rank that occurred and not one between two.
+    ends = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0, method="inverted_cdf")
+    best = drawn == drawn.min(axis=1, keepdims=True)
+    first = (best / best.sum(axis=1, keepdims=True)).mean(axis=0)
+    rows = zip(values, full, ends[0], ends[1], first, strict=True)
+    return {name: Rank(float(r), float(low), float(high), float(one), patients) for name, r, low, high, one in rows}
+
+
+def rank_stability(
+    values: Mapping[str, Mapping[str, float]], better: str, seed: int, n_boot: int = N_BOOT
+) -> float | None:
+    """Mean Kendall tau-b between the ranking on resampled patients and the ranking on all of them: 1 never changes, 0 is chance.
+
+    A resample in which all methods tie counts as 0. None with fewer than two methods or `MIN_PATIENTS` patients, or where all
+    methods tie. Arguments and errors as in `rank_intervals`.
+    """
+    full, drawn, _ = _ranks(values, better, seed, n_boot)
+    if drawn is None or len(np.unique(full)) < 2:
+        return None
+    orders, times = np.unique(drawn, axis=0, return_counts=True)
+    tau = [float(stats.kendalltau(full, o).statistic) if len(np.unique(o)) > 1 else 0.0 for o in orders]
+    return float(np.average(tau, weights=times))
+
+
+def _ranks(
+    values: Mapping[str, Mapping[str, float]], better: str, seed: int, n_boot: int
+) -> tuple[FloatArray, FloatArray | None, int]:
+    """Ranks of the methods on all common patients (M,), on resamples of them (B x M; None with too few), their number."""
+    if better not in ("lower", "higher"):
+        raise ValueError(f"better is '{better}', neither 'lower' nor 'higher': such a number has no rank")
+    finite = [{k for k, v in own.items() if np.isfinite(v)} for own in values.values()]
+    common = sorted(set.intersection(*finite)) if finite else []
+    if not common:
+        raise ValueError(f"no patient has a value of every one of {', '.join(values) or 'no methods'}")
+    table = np.array([[own[k] for k in common] for own in values.values()], dtype=np.float64)
+    table = table / (np.abs(table).max() or 1.0) * (1.0 if better == "lower" else -1.0)
+
+    def ranked(weights: npt.NDArray[Any]) -> FloatArray:
+        # Rounded, so that equal methods tie whatever the order of summation.
+        means = np.round(weights @ table.T / len(common), 12)
+        return np.asarray(stats.rankdata(means, axis=1), dtype=np.float64)
+
+    full = ranked(np.ones((1, len(common))))[0]
+    if len(common) < MIN_PATIENTS:
+        return full, None, len(common)
+    rng = np.random.default_rng(seed)
+    even = np.full(len(common), 1 / len(common))
+    batches = [min(_BATCH, n_boot - start) for start in range(0, n_boot, _BATCH)]
+    return full, np.concatenate([ranked(rng.multinomial(len(common), even, size=b)) for b in batches]), len(common)

@@ -1,5 +1,7 @@
 """Leaderboards: a pure function of the records.
 
-`leaderboards.tables` sorts records into tables, with full precision; `leaderboards.render` turns tables into text and is the
-only place that rounds. Neither reads a clock or a disk: the same records give the same text, in whatever order they come.
+`leaderboards.groups` decides which records may stand in one table, `leaderboards.tables` makes the tables with full precision,
+`leaderboards.compare` tests methods against each other, `leaderboards.details` and `leaderboards.notes` make the tables of parts
+and the lines below, and `leaderboards.render` puts them together. `leaderboards.cells` is the only place that rounds. Nothing
+here reads a clock or a disk: the same records give the same text, in whatever order they come.
 """

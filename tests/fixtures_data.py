@@ -374,6 +374,13 @@ def make_folder(
     return root
 
 
+def make_masks(root: Path, stems: Iterable[str], size: int = 64) -> Path:
+    """A folder ``lung_masks/`` of the user's own below `root`, a PNG of 0 and 255 for every stem."""
+    for stem in stems:
+        save_png(root / "lung_masks" / f"{stem}.png", (lungs(size) * 255).astype(np.uint8))
+    return root
+
+
 def reader(name: str, root: Path, **options: object) -> Reader:
     """Open a dataset's reader."""
     found: Reader = DATASETS.get(name)(root, **options)

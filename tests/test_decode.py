@@ -13,8 +13,8 @@ from fixtures_data import chest, lungs, save_png, write_dicom
 from PIL import Image
 
 from bench.data.dicom import read_dicom, read_header
-from bench.data.pixels import decode, doubts, fit_mask, image_size, read_image, read_mask
-from bench.data.readers.files import undecided_codes
+from bench.data.masks import WITH_UNDECIDED, fit_mask, lung_codes, read_mask
+from bench.data.pixels import decode, doubts, image_size, read_image
 from bench.data.tables import parse_age, parse_view, safe_id
 from bench.errors import DataError
 
@@ -261,9 +261,9 @@ def test_mask_codes_and_sizes(tmp_path: Path) -> None:
     assert (fit_mask(fit_mask(mask, (96, 96), path), (32, 32), path) == mask).all()
     with pytest.raises(DataError, match=r"grey\.png: the mask is 32x32 but its image is 48x48"):
         fit_mask(mask, (48, 48), path)
-    assert set(np.unique(undecided_codes(np.array([[0, 127, 255]], np.uint8), path))) == {0, 1, 255}
+    assert set(np.unique(lung_codes(np.array([[0, 127, 255]], np.uint8), path, WITH_UNDECIDED))) == {0, 1, 255}
     with pytest.raises(DataError, match="value 126"):
-        undecided_codes(np.array([[0, 126]], np.uint8), path)
+        lung_codes(np.array([[0, 126]], np.uint8), path, WITH_UNDECIDED)
     Image.fromarray(mask).save(tmp_path / "blurred.png", format="JPEG")
     with pytest.raises(DataError, match="JPEG"):
         read_mask(tmp_path / "blurred.png")

@@ -3,17 +3,17 @@
 from pathlib import Path
 from typing import Any
 
+import jobs
 import numpy as np
 import pytest
 import torch
+from jobs import CPU
 from sklearn.metrics import average_precision_score
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from bench.contracts import ScoreJob
 from bench.data.imageset import ImageSet, Item
 from evaluators.faithfulness import Faithfulness, FaithfulnessConfig, iou, outside_of, psnr, ssim
-
-CPU = torch.device("cpu")
 
 
 def images(domains: list[str], content: tuple[int, int, int, int] | None = None, **planes: np.ndarray) -> ImageSet:
@@ -23,7 +23,7 @@ def images(domains: list[str], content: tuple[int, int, int, int] | None = None,
 
 def job(translated: ImageSet, source: ImageSet, tmp_path: Path, **params: Any) -> ScoreJob:
     config = FaithfulnessConfig(**params)
-    return ScoreJob(translated, source, source, config, 0, CPU, tmp_path, None, "", (), tmp_path)
+    return jobs.job(tmp_path, translated, config, source, reference=source)
 
 
 def toy(n: int = 6, side: int = 16) -> tuple[ImageSet, np.ndarray]:

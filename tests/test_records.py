@@ -12,6 +12,9 @@ import pytest
 from conftest import Bench
 
 from bench import records
+from bench.errors import BenchError
+from bench.records import LOCAL, Local
+from bench.scoring import Metric, Score
 from leaderboards import render
 
 Toy = tuple[str, ...]
@@ -67,6 +70,16 @@ ODD: dict[str, Change] = {
     "status unknown": at("status", "perhaps"),
     "half a character": at("error", "\ud800"),
     "split_by is a number": at("split_by", 1),
+    "part is a number": at("metrics.0.part", 1),
+    "part of two lines": at("metrics.0.part", "a\n| b"),
+    "shared is a text": at("metrics.0.shared", "yes"),
+    "doubt is a number": at("scores.change.doubt", 1),
+    "per_image is a list": at("per_image", []),
+    "models is an object": at("models", {"name": "x"}),
+    "a model is a text": at("models", ["x"]),
+    "a model without name": at("models", [{"weights_id": "1"}]),
+    "a model's weights are a number": at("models", [{"name": "x", "weights_id": 1}]),
+    "figures of numbers": at("figures", [1]),
 }
 
 
@@ -105,9 +118,16 @@ def test_what_is_no_json_is_named_and_left_out(tmp_path: Path, content: str) -> 
     assert records.load([tmp_path]) == ([], [f"{odd} is left out of the leaderboard: not valid JSON. Delete it and score again."])
 
 
+def loaded(*folders: Path) -> list[dict[str, Any]]:
+    """Records without what lies beside them; there are no warnings."""
+    found, warnings = records.load(folders)
+    assert not warnings
+    return [{k: v for k, v in record.items() if k != LOCAL} for record in found]
+
+
 def test_a_good_record_is_read(tmp_path: Path, good: dict[str, Any]) -> None:
     place(tmp_path, json.dumps(good))
-    assert records.load([tmp_path]) == ([good], [])
+    assert loaded(tmp_path) == [good]
     (tmp_path / "x" / "y" / "z" / "records" / "folder.json").mkdir(parents=True)
     assert len(records.load([tmp_path])[1]) == 1
 
@@ -118,10 +138,12 @@ def test_only_run_folders_are_searched(tmp_path: Path, good: dict[str, Any], mon
     images = path.parents[1] / "translated" / "rsna-1a2b3c4d" / "images"
     images.mkdir(parents=True)
     place(tmp_path / "demo", json.dumps(good))
-    assert records.load([tmp_path])[0] == [good]
+    assert loaded(tmp_path) == [good]
     for part in (path.parents[3], path.parents[2], path.parents[1]):
-        assert records.load([part]) == ([good], [])
-    assert records.load([tmp_path, path.parents[1]])[0] == [good], "named twice, read once"
+        assert loaded(part) == [good]
+    assert loaded(tmp_path, path.parents[1]) == [good], "named twice, read once"
+    folders = [records.load([part])[0][0][LOCAL].folder for part in (tmp_path, path.parents[2], path.parents[1])]
+    assert folders == ["odd/rsna/seed0-1a2b3c4d", "seed0-1a2b3c4d", "."]
     listed: list[Path] = []
     real = os.scandir
     monkeypatch.setattr(os, "scandir", lambda where=".": (listed.append(Path(where)), real(where))[1])
@@ -147,9 +169,74 @@ def test_configurations_stand_side_by_side(bench: Bench, toy: Toy, tmp_path: Pat
     found, warnings = records.load([tmp_path / "runs"])
     assert not warnings and len([r for r in found if r["method"] == "toy"]) == 4
     text = bench("leaderboard", tmp_path / "runs").out
-    parts = text.split("\n## ")[1:]
+    parts = [part.split("### Comparisons")[0] for part in text.split("\n## ")[1:]]
     assert len(parts) == 3 and all(part.count("| original ") == 1 for part in parts)
     assert sorted(part.count("| toy") for part in parts) == [1, 1, 2]
     assert len({part.splitlines()[0] for part in parts}) == 3
     assert "32 px" in text and "48 px" in text and "factor=2.0" in text
     assert len(list((tmp_path / "runs" / "toy").glob("*/*"))) == 3
+
+
+# -- parts, doubts, values by image -----------------------------------------------------------------------------------------
+
+
+def test_fields_of_metrics_and_scores_come_through(tmp_path: Path, good: dict[str, Any]) -> None:
+    metrics = records.metric_fields([Metric("m", "mIoU", "higher", part="U-Net", shared=True), Metric("d", "Dice", "higher")])
+    assert [(m["part"], m["shared"]) for m in metrics] == [("U-Net", True), ("", False)]
+    scores = records.score_fields({"m": Score(0.5, 3, doubt="few\nimages"), "d": Score(0.5, 3)})
+    assert [s["doubt"] for s in scores.values()] == ["few\nimages", ""]
+    models = [{"name": "unet", "key": "1", "weights_id": ["2", "3"], "losses": {"dice": [0.1]}, "learnt_from": [{"x": 3}]}]
+    written = {**good, "metrics": metrics, "scores": scores, "models": models, "figures": ["scores/a/b.png"]}
+    place(tmp_path, json.dumps(written))
+    assert loaded(tmp_path) == [written]
+
+
+def test_records_without_the_newer_fields_are_read(tmp_path: Path, good: dict[str, Any]) -> None:
+    assert not {"models", "figures", "per_image"} & set(good) and "doubt" not in good["scores"]["change"]
+    place(tmp_path, json.dumps(good))
+    (found,), _ = records.load([tmp_path])
+    assert found[LOCAL] == Local("odd/rsna/seed0-1a2b3c4d", {}, {}) and "Change" in render.leaderboard([found])
+
+
+def test_values_by_image_with_patients(tmp_path: Path) -> None:
+    scores = {
+        "a": Score(0.5, 2, per_image={"i2": 0.25, "i1": 0.1 + 0.2}), "b": Score(1.0, 1, per_image={"i1": 1.0}), "c": Score(1.0, 1),
+    }  # fmt: skip
+    path = tmp_path / "x.csv"
+    assert records.write_per_image(path, scores, {"i1": "p,1", "i2": "007", "i3": "p3"}) == "x.csv"
+    assert path.read_text() == 'image_id,patient_id,a,b\ni1,"p,1",0.30000000000000004,1.0\ni2,007,0.25,\n'
+    records.write_per_image(path, scores)
+    assert path.read_text().startswith("image_id,a,b\n"), "as before"
+    assert records.write_per_image(path, {"c": scores["c"]}, {}) is None
+    with pytest.raises(BenchError, match="a, b name 'i1', which is no image of the test set"):
+        records.write_per_image(path, scores, {"i2": "p2"})
+
+
+def test_load_reads_the_primary_values_beside_a_record(tmp_path: Path, good: dict[str, Any]) -> None:
+    names = [
+        {**good["metrics"][0], "key": key, **more}
+        for key, more in (("a", {}), ("b", {"primary": False}), ("c", {"part": "U-Net"}), ("d", {"shared": True}), ("e", {}))
+    ]
+    scores = {m["key"]: good["scores"]["change"] for m in names}
+    path = place(tmp_path, json.dumps({**good, "metrics": names, "scores": scores, "per_image": "../records/x.csv"}))
+    each = {"i1": 1.0, "i2": float("inf"), "i3": float("nan"), "007": -2.5}
+    every = {m["key"]: Score(0.5, 3, per_image=each) for m in names if m["key"] != "e"}
+    records.write_per_image(path.with_name("x.csv"), every, dict.fromkeys(each, "007"))
+    (found,), warnings = records.load([tmp_path])
+    assert not warnings
+    assert found[LOCAL].values == {"a": {"i1": 1.0, "007": -2.5}}, "finite, primary, of the main table"
+    assert found[LOCAL].patients == dict.fromkeys(each, "007"), "ids are texts"
+
+
+def test_a_file_name_cannot_lead_elsewhere(tmp_path: Path, good: dict[str, Any]) -> None:
+    (tmp_path / "secret.csv").write_text("image_id,change\ni1,1\n")
+    for name in (str(tmp_path / "secret.csv"), "../../../../secret.csv", "..", "."):
+        place(tmp_path / "runs", json.dumps({**good, "per_image": name}))
+        (found,), (warning,) = records.load([tmp_path / "runs"])
+        assert not found[LOCAL].values and "is left out of comparisons" in warning
+
+
+def test_versions_name_what_can_move_a_number() -> None:
+    found = records.versions()
+    assert {"segmentation-models-pytorch", "ultralytics", "scikit-learn", "monai", "torch"} <= set(found)
+    assert found["scikit-learn"][0].isdigit()

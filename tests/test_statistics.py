@@ -1,9 +1,25 @@
 """Known answers for the patient-level statistics."""
 
+import itertools
+import warnings
+from math import erfc, sqrt
+
 import numpy as np
 import pytest
+from scipy import stats
 
-from evaluators.statistics import half_sample_interval, half_samples, mean_interval, patient_means, ratio_interval
+from evaluators.statistics import (
+    Paired,
+    half_sample_interval,
+    half_samples,
+    holm,
+    mean_interval,
+    paired_test,
+    patient_means,
+    rank_intervals,
+    rank_stability,
+    ratio_interval,
+)
 
 
 def test_patients_count_equally_whatever_their_images() -> None:
@@ -101,3 +117,214 @@ def test_half_sample_interval_needs_patients_and_rounds() -> None:
     names = [str(i) for i in range(9)]
     assert half_sample_interval(1.0, lambda a, b: 0.0, (names, ["a"] * 9), rounds=20, seed=0) is None
     assert half_sample_interval(1.0, lambda a, b: 0.0, (names, names), rounds=1, seed=0) is None
+
+
+# Before and after
+
+
+def paired(differences: list[float] | np.ndarray, **options: int) -> Paired:
+    """A patient an image, from these differences."""
+    d = np.asarray(differences, dtype=float)
+    return paired_test(5 - 0 * d, 5 + d, [f"{i:05}" for i in range(len(d))], **{"seed": 0, "n_boot": 200, **options})
+
+
+def test_wilcoxon_equals_a_computation_by_hand_with_zeros_and_ties() -> None:
+    found = paired([0, 0, -1, -1, -1, 2, -3, -3, -4])
+    # Ranks of |d|: zeros 1.5 1.5, ones 4 4 4, two 6, threes 7.5 7.5, four 9.
+    up, down = 6.0, 4 * 3 + 7.5 * 2 + 9
+    mean = (9 * 10 - 2 * 3) / 4
+    ties = (3**3 - 3) + (2**3 - 2)
+    variance = (9 * 10 * 19 - 2 * 3 * 5 - ties / 2) / 24
+    assert found.p == pytest.approx(erfc(abs(up - mean) / sqrt(variance) / sqrt(2)), rel=1e-12)
+    assert found.effect == pytest.approx((up - down) / (up + down))
+    assert (found.n, found.zeros) == (9, 2)
+    assert (found.reduced, found.unchanged, found.increased) == pytest.approx((6 / 9, 2 / 9, 1 / 9))
+    # All 2^7 signs of the ranks that are not zeros'.
+    ranks = [4, 4, 4, 6, 7.5, 7.5, 9]
+    sums = [abs(np.dot(signs, ranks)) for signs in itertools.product((-1, 1), repeat=7)]
+    assert found.p_permutation == np.mean([total >= down - up for total in sums])
+
+
+def test_nothing_changed_is_no_evidence_and_not_nan() -> None:
+    """scipy's own answer is NaN, with a warning and no error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert np.isnan(stats.wilcoxon(np.zeros(8), zero_method="pratt", method="approx").pvalue)
+    for n in (1, 8):
+        found = paired(np.zeros(n))
+        assert (found.p, found.p_permutation, found.effect, found.shift) == (1.0, 1.0, 0.0, 0.0)
+        assert (found.zeros, found.unchanged) == (n, 1.0)
+    assert found.shift_ci == (0.0, 0.0)
+    assert paired([0.0]).shift_ci is None
+
+
+def test_rounding_is_neither_a_change_nor_breaks_a_tie() -> None:
+    """0.1 + 0.2 differs from 0.3 in the last bit, and 0.4 - 0.3 from 0.3 - 0.2."""
+    found = paired_test([0.3, 0.3, 0.2, 0.6], [0.1 + 0.2, 0.4, 0.3, 0.5], list("abcd"), seed=0)
+    assert found.zeros == 1
+    assert found.p == paired([0, 1, 1, -1]).p
+
+
+def test_unit_is_the_patient_whose_images_are_averaged() -> None:
+    before, after = [3.0, 3.0, 3.0, 2.0, 1.0], [2.0, 4.0, 3.0, 1.0, 0.0]
+    found = paired_test(before, after, ["a", "a", "a", "b", "c"], seed=0)
+    assert (found.n, found.zeros, found.reduced) == (3, 1, 2 / 3)
+
+
+def test_pseudo_median_is_the_median_of_all_pairs_means() -> None:
+    for n in (1, 2, 5, 6, 30):
+        d = np.random.default_rng(n).normal(size=n).round(1)
+        pairs = [(d[i] + d[j]) / 2 for i in range(n) for j in range(i, n)]
+        assert paired(d).shift == pytest.approx(np.median(pairs), abs=1e-7)
+
+
+def test_interval_of_the_shift_is_the_bootstrap_of_the_pseudo_median() -> None:
+    """Against a resampling that lists all pairs, with the same draws."""
+    d = np.sort(np.random.default_rng(0).normal(1, 1, 12))
+    found = paired(d, n_boot=400)
+    draws = np.random.default_rng(0).multinomial(12, np.full(12, 1 / 12), size=400)
+    medians = []
+    for weights in draws:
+        sample = np.repeat(d, weights)
+        pairs = np.sort([(sample[i] + sample[j]) / 2 for i in range(12) for j in range(i, 12)])
+        medians.append(pairs[38])  # the lower of the two middle ones of 78
+    medians.sort()
+    assert found.shift_ci == pytest.approx((medians[9], medians[389]), abs=1e-7)
+    assert found.shift_ci is not None
+    assert found.shift_ci[0] < found.shift < found.shift_ci[1]
+
+
+def test_interval_of_the_shift_matches_theory() -> None:
+    """The pseudo-median's standard error for normal data is sigma sqrt(pi / (3 n))."""
+    d = np.random.default_rng(0).normal(2, 3, 1000)
+    ci = paired(d, n_boot=2000).shift_ci
+    assert ci is not None
+    assert ci[1] - ci[0] == pytest.approx(2 * 1.96 * 3 * sqrt(np.pi / 3000), rel=0.08)
+    assert sum(ci) / 2 == pytest.approx(2, abs=0.2)
+
+
+def test_permutation_agrees_with_the_approximation_and_with_scipys_exact_test() -> None:
+    d = np.random.default_rng(1).normal(0.25, 1, 60)
+    many = paired(d, n_permutations=20_000)
+    assert many.p_permutation == pytest.approx(many.p, abs=0.01)
+    few = np.random.default_rng(2).normal(0.5, 1, 12)
+    assert paired(few).p_permutation == pytest.approx(stats.wilcoxon(few, method="exact").pvalue)
+    # Equal ranks make it the sign test, in which as extreme as observed counts as extreme.
+    signs = [1] * 9 + [-1] * 5
+    assert paired(signs).p_permutation == pytest.approx(stats.binomtest(9, 14).pvalue, abs=0.02)
+    assert paired(np.ones(60), n_permutations=999).p_permutation == 1 / 1000  # never zero
+
+
+def test_opposite_changes_mirror_each_other() -> None:
+    d = np.random.default_rng(3).integers(-2, 4, 40).astype(float)
+    one, other = paired(d), paired(-d)
+    assert one.p == pytest.approx(other.p)
+    assert one.effect == -other.effect
+    assert one.shift == pytest.approx(-other.shift)
+    assert paired(np.arange(1.0, 9)).effect == 1.0
+
+
+def test_paired_test_repeats_and_ignores_the_order_of_images() -> None:
+    rng = np.random.default_rng(0)
+    before, after, patients = rng.normal(size=30), rng.normal(size=30), [str(i % 17) for i in range(30)]
+    found, order = paired_test(before, after, patients, seed=4), rng.permutation(30)
+    assert found == paired_test(before, after, patients, seed=4)
+    assert found != paired_test(before, after, patients, seed=5)
+    mixed = paired_test(before[order], after[order], [patients[i] for i in order], seed=4)
+    assert mixed.p == pytest.approx(found.p)
+    assert mixed.shift_ci == pytest.approx(found.shift_ci, abs=1e-7)
+
+
+def test_paired_test_refuses_what_is_not_a_number() -> None:
+    for values in ([np.nan, 1.0], [np.inf, 1.0]):
+        with pytest.raises(ValueError, match="finite"):
+            paired_test([0.0, 0.0], values, ["a", "b"], seed=0)
+    with pytest.raises(ValueError, match="at least one"):
+        paired_test([], [], [], seed=0)
+
+
+# Many comparisons
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.5, 0.6, 0.7]) == [1.0, 1.0, 1.0]
+    assert holm([0.02]) == [0.02]
+    assert holm([]) == []
+
+
+def test_holm_of_ten_values_in_any_order() -> None:
+    p = [0.001, 0.008, 0.039, 0.041, 0.042, 0.06, 0.074, 0.205, 0.212, 0.216]
+    # Times 10, 9, ..., 1: 0.010 0.072 0.312 0.287 0.252 0.300 0.296 0.615 0.424 0.216; then never falling.
+    expected = [0.01, 0.072, 0.312, 0.312, 0.312, 0.312, 0.312, 0.615, 0.615, 0.615]
+    assert holm(p) == pytest.approx(expected)
+    order = np.random.default_rng(0).permutation(10)
+    assert holm([p[i] for i in order]) == pytest.approx([expected[i] for i in order])
+
+
+def test_holm_refuses_what_is_no_p_value() -> None:
+    for wrong in ([0.1, float("nan")], [1.2], [-0.1]):
+        with pytest.raises(ValueError, match="p values"):
+            holm(wrong)
+
+
+# Ranks
+
+
+def test_clear_order_has_certain_ranks_in_both_directions() -> None:
+    values = {name: {str(i): level + i / 100 for i in range(20)} for name, level in (("b", 2.0), ("a", 1.0), ("c", 3.0))}
+    lower, higher = rank_intervals(values, "lower", seed=0), rank_intervals(values, "higher", seed=0)
+    assert {k: (r.rank, r.low, r.high, r.first) for k, r in lower.items()} == {
+        "a": (1, 1, 1, 1), "b": (2, 2, 2, 0), "c": (3, 3, 3, 0),
+    }  # fmt: skip
+    assert [higher[k].rank for k in "abc"] == [3, 2, 1]
+    assert list(lower) == list(values)
+    assert lower["a"].patients == 20
+    assert rank_stability(values, "lower", seed=0) == 1.0
+
+
+def test_equal_methods_share_their_mean_rank() -> None:
+    rng = np.random.default_rng(0)
+    same = {str(i): float(v) for i, v in enumerate(rng.normal(size=31))}
+    reverse = dict(reversed(same.items()))
+    found = rank_intervals({"a": same, "b": reverse, "worst": {k: v + 9 for k, v in same.items()}}, "lower", seed=0)
+    assert (found["a"].rank, found["a"].low, found["a"].high, found["a"].first) == (1.5, 1.5, 1.5, 0.5)
+    assert found["a"] == found["b"]
+    assert found["worst"].rank == 3
+
+
+def test_noisy_methods_swap_ranks_as_often_as_theory_says() -> None:
+    """Two methods whose difference lies one standard error from nothing: the better one stays so in 84 % of resamples."""
+    n = 400
+    d = np.random.default_rng(0).normal(size=n)
+    d = (d - d.mean()) / d.std() + 1 / sqrt(n)
+    values = {"a": {str(i): 0.0 for i in range(n)}, "b": {str(i): float(v) for i, v in enumerate(d)}}
+    found = rank_intervals(values, "lower", seed=0, n_boot=4000)
+    assert found["a"].first == pytest.approx(0.841, abs=0.02)
+    assert (found["a"].rank, found["a"].low, found["a"].high) == (1, 1, 2)
+    assert rank_stability(values, "lower", seed=0, n_boot=4000) == pytest.approx(2 * 0.841 - 1, abs=0.04)
+
+
+def test_only_patients_that_all_methods_have_count() -> None:
+    values = {"a": {"p": 1.0, "q": 1.0, "only-a": 99.0}, "b": {"q": 2.0, "p": 2.0, "only-b": -99.0, "nan": np.nan}}
+    found = rank_intervals(values, "lower", seed=0)
+    assert (found["a"].rank, found["b"].rank, found["a"].patients) == (1, 2, 2)
+    assert (found["a"].low, found["a"].high, found["a"].first) == (None, None, None)  # too few patients
+    assert rank_stability(values, "lower", seed=0) is None
+    with pytest.raises(ValueError, match="no patient"):
+        rank_intervals({"a": {"p": 1.0}, "b": {"q": 1.0}}, "lower", seed=0)
+    with pytest.raises(ValueError, match="neither"):
+        rank_intervals(values, "none", seed=0)
+
+
+def test_ranks_repeat_and_ignore_the_order_of_methods() -> None:
+    rng = np.random.default_rng(0)
+    values = {name: {str(i): float(v) for i, v in enumerate(rng.normal(size=25))} for name in "abc"}
+    found = rank_intervals(values, "lower", seed=1)
+    assert found == rank_intervals(dict(reversed(values.items())), "lower", seed=1)
+    assert sum(r.first or 0 for r in found.values()) == pytest.approx(1)
+    stability = rank_stability(values, "lower", seed=1)
+    assert stability is not None
+    assert 0 < stability < 1
+    ties = dict.fromkeys("ab", values["a"])
+    assert rank_stability(ties, "lower", seed=0) is None

@@ -15,6 +15,7 @@ import pytest
 
 from bench.data.contract import CLEAR, FINDINGS, OPACITY, Decoded, ImageRecord
 from bench.data.readers.synthetic import Synthetic, SyntheticClear, SyntheticIcu
+from bench.data.synthetic import spec
 from bench.data.synthetic.anatomy import Chest
 from bench.data.synthetic.projection import Camera, Ellipsoid, Floats, Splat, covered
 from bench.data.synthetic.render import REGION, Rendered, camera, render
@@ -111,8 +112,8 @@ def test_domains_views_and_patients() -> None:
 
 def test_variants_play_their_roles() -> None:
     icu, clear = SyntheticIcu().records()[0], SyntheticClear().records()[0]
-    assert len(icu) == len(clear) == 96
-    assert {r.domain for r in icu} == {OPACITY} and {r.view for r in icu} == {"AP"}
+    assert (len(icu), len(clear)) == (120, 96)
+    assert {r.domain for r in icu} == {OPACITY, CLEAR} and {r.view for r in icu} == {"AP"}
     assert {r.domain for r in clear} == {CLEAR} and {r.view for r in clear} == {"PA"}
     assert np.mean(["leads" in r.extra["devices"] for r in icu]) > 0.6
     assert not any(r.extra["devices"] for r in clear)
@@ -120,6 +121,56 @@ def test_variants_play_their_roles() -> None:
     ids = [{r.patient_id for r in records} for records in (icu, clear, Synthetic().records()[0])]
     assert not (ids[0] & ids[1] or ids[0] & ids[2] or ids[1] & ids[2])
     assert [c.trains_prior for c in (Synthetic, SyntheticIcu, SyntheticClear)] == [True, False, False]
+
+
+def test_two_of_five_intensive_care_patients_have_ards_and_small_sets_hold_both_classes() -> None:
+    records = SyntheticIcu(images=700).records()[0]
+    ill = {r.patient_id: r.domain == OPACITY for r in records}
+    assert [sum(list(ill.values())[i : i + 5]) for i in range(0, 600, 5)] == [2] * 120
+    assert all(ill[r.patient_id] == (r.domain == OPACITY) for r in records)
+    assert Counter(r.domain for r in SyntheticIcu(images=4).records()[0]) == {OPACITY: 2, CLEAR: 2}
+    places = {i % 5: 0 for i in range(5)}
+    for i, sick in enumerate(ill.values()):
+        places[i % 5] += sick
+    assert all(30 < places[p] < 90 for p in range(4))  # not always the same of a pair
+    for r in records:
+        assert r.findings is not None
+        opacities = {name for name, value in r.findings.items() if value} - {"Cardiomegaly"}
+        assert opacities == ({"Edema", "Consolidation", *opacities} if r.domain == OPACITY else set())
+    large = {d: np.mean([(r.findings or {})["Cardiomegaly"] for r in records if r.domain == d]) for d in (OPACITY, CLEAR)}
+    assert 0.2 < large[OPACITY] < 0.4 and 0.2 < large[CLEAR] < 0.4
+
+
+def test_nothing_but_the_opacities_tells_an_ards_patient_from_a_control(monkeypatch: pytest.MonkeyPatch) -> None:
+    def drawn(ill: bool) -> list[Case]:
+        monkeypatch.setattr(spec, "_ill", lambda *_: ill)
+        return [case(0, "synthetic-icu", patient) for patient in range(40)]
+
+    sick, well = drawn(True), drawn(False)
+    for one, other in zip(sick, well, strict=True):
+        assert one.lesions and not other.lesions
+        assert (one.body, one.shot, one.devices) == (other.body, other.shot, other.devices)
+    assert np.array_equal(render(sick[0], SIZE).counterpart, render(well[0], SIZE).image)
+
+
+def test_controls_look_like_clear_films_with_tubes(icu: Rows) -> None:
+    lungs: dict[str, list[float]] = {OPACITY: [], CLEAR: []}
+    for record, d in icu:
+        assert d.lung_mask is not None and d.opacity is not None and d.counterpart is not None
+        lungs[record.domain].append(float(np.median(d.image[d.lung_mask == 1])))
+        if record.domain == CLEAR:
+            assert not d.opacity.any() and d.boxes == () and np.array_equal(d.image, d.counterpart)
+    assert max(lungs[CLEAR]) < 0.5 and np.mean(lungs[OPACITY]) > np.mean(lungs[CLEAR]) + 0.1
+
+
+def test_the_other_variants_are_what_they_were() -> None:
+    def pattern(reader: Synthetic) -> str:
+        text = repr([(r.image_id, r.domain, r.view, r.sex, r.age, dict(r.extra)) for r in reader.records()[0]])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    assert (Synthetic.version, SyntheticClear.version, SyntheticIcu.version) == (1, 1, 2)
+    assert pattern(Synthetic(images=200)) == "56b7e852a6ad19ce"
+    assert pattern(SyntheticClear(images=96)) == "a4cb5332dfe1cae7"
 
 
 def test_clear_images_are_their_own_counterpart_and_opacity_images_differ_only_in_the_opacity(rows: Rows) -> None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from bench.data.contract import DOMAINS, OTHER, Decoded, ImageRecord, Problem, Reader
+from bench.data.contract import DOMAINS, MASK_LUNG, OTHER, Box, Decoded, ImageRecord, Problem, Reader
+from bench.data.geometry import Frame, clip
 from bench.data.pixels import doubts
-from bench.data.tables import one_line
+from bench.data.tables import note, one_line
 from bench.errors import DataError
 
 #: Problems that `render` lists before it only counts the rest.
@@ -84,6 +83,7 @@ def inspect(reader: Reader, decode: bool = True, workers: int = 2, progress: Pro
     sizes: Counter[tuple[int, int]] = Counter()
     bits: Counter[int] = Counter()
     sound = []
+    masked, empty = 0, list[str]()
     if decode:
         with ThreadPoolExecutor(max(1, workers)) as pool:
             answers = pool.map(lambda record: _decode(reader, record), records)
@@ -93,12 +93,15 @@ def inspect(reader: Reader, decode: bool = True, workers: int = 2, progress: Pro
                     sound.append(record)
                     sizes[answer.size] += 1
                     bits[answer.bits] += 1
+                    masked += answer.lungs is not None
+                    empty += [record.image_id] if answer.lungs is False else []
                 if progress:
                     progress(done, len(records))
     else:
         sound = records
     broken = {problem.where for problem in problems if problem.fatal}
     problems = [problem for problem in problems if problem.fatal or problem.where not in broken]
+    problems += _empty(reader.name, masked, empty)
     domains = Counter(record.domain for record in sound)
     if sound:
         problems += [
@@ -121,9 +124,12 @@ def inspect(reader: Reader, decode: bool = True, workers: int = 2, progress: Pro
 
 @dataclass(frozen=True)
 class _Answer:
+    """What decoding one image showed; `lungs` is whether its lung mask holds any lung, None without a mask."""
+
     size: tuple[int, int] | None
     bits: int
     problems: list[Problem]
+    lungs: bool | None = None
 
 
 def _decode(reader: Reader, record: ImageRecord) -> _Answer:
@@ -134,22 +140,33 @@ def _decode(reader: Reader, record: ImageRecord) -> _Answer:
     except Exception as error:  # a plug-in's reader may raise anything; one image must not end the inspection
         return _Answer(None, 0, [Problem(record.path, f"cannot be decoded ({type(error).__name__}: {one_line(error)}).")])
     height, width = decoded.image.shape
-    return _Answer((width, height), decoded.bits, _look(record, decoded))
-
-
-def _look(record: ImageRecord, decoded: Decoded) -> list[Problem]:
-    """Doubts about one decoded image; none is fatal."""
     where = record.path or record.image_id
+    boxes = decoded.boxes if decoded.boxes is not None else record.boxes or ()
+    try:
+        Frame(height, width, max(height, width)).boxes(boxes)
+    except ValueError as error:
+        return _Answer(None, 0, [Problem(where, f"{error}.")])
+    lungs = None if decoded.lung_mask is None else bool((decoded.lung_mask == MASK_LUNG).any())
+    return _Answer((width, height), decoded.bits, _look(where, decoded, boxes), lungs)
+
+
+def _look(where: str, decoded: Decoded, boxes: Sequence[Box]) -> list[Problem]:
+    """Doubts about one decoded image; none is fatal."""
     found = []
     if why := doubts(decoded.image):
         found.append(why)
     height, width = decoded.image.shape
-    outside = sum(min(x, y) < -1 or x + w > width + 1 or y + h > height + 1 for x, y, w, h in record.boxes or ())
-    if outside:
-        found.append(f"{outside} of its boxes leave the image ({width}x{height})")
-    if decoded.lung_mask is not None and not np.any(decoded.lung_mask == 1):
-        found.append("has an empty lung mask")
+    if cut := sum(clip(box, width + 1e-6, height + 1e-6) != box for box in boxes):  # scaling rounds
+        found.append(f"{cut} of its boxes leave the image ({width}x{height}) and are cut at its border")
     return [Problem(where, what, fatal=False) for what in found]
+
+
+def _empty(name: str, masked: int, empty: Sequence[str]) -> list[Problem]:
+    """One note on masks without any lung: nothing can be segmented, or learnt, there."""
+    if masked and len(empty) == masked:
+        what = f"every lung mask is empty ({masked} of {masked}): there is no lung to learn or to score; look at the mask files."
+        return [Problem(name, what, fatal=False)]
+    return note(name, empty, "empty lung mask")
 
 
 def _located(reader: Reader, record: ImageRecord, text: str) -> Problem:

@@ -59,7 +59,8 @@ class ImageRecord:
         split: official split (``train``, ``val``, ``test``) or empty.
         findings: finding name -> 1.0 present or 0.0 absent; a name that is missing is unknown. None when unlabelled.
         boxes: opacity boxes (x, y, width, height) in native pixels; ``()`` means "looked, none"; None means unknown.
-        lung_mask: mask files relative to the root; several are combined by OR (left and right lung).
+        lung_mask: mask files as `Reader.inside` resolves them, so relative to the root unless the reader takes masks from
+            elsewhere; several are combined by OR (left and right lung).
         counterpart: file with the true clear image of the same anatomy, relative to the root; empty when there is none.
         extra: whatever else the reader wants to keep (strings).
     """
@@ -163,7 +164,8 @@ class Reader(ABC):
         name: registered name.
         version: bumped by the author whenever decoded pixels or labels could change; part of every fingerprint.
         policy: ``open``, ``attribution``, ``no-redistribution`` or ``credentialed`` (images never leave the machine).
-        lung_convention: ``heart-included`` or ``heart-excluded`` where lung masks exist, else empty; never mixed.
+        lung_convention: ``heart-included`` or ``heart-excluded`` where lung masks exist, else empty; never mixed. Where the
+            user brings the masks, the user declares it (option ``lung_convention``), and it is the instance's.
         generated: True for datasets that are rendered and need no folder.
         trains_prior: True when its labels are meant for training the finding classifier.
         decoding: names of options that change what `load` returns; part of every fingerprint.
@@ -216,7 +218,16 @@ class Reader(ABC):
         Raises:
             DataError: `relative` is absolute or climbs out of the root.
         """
-        path = Path(os.path.normpath(self.root / relative))  # not resolve(): folders that are links are the user's own choice
-        if not path.is_relative_to(self.root):
-            raise DataError(f"{self.name}: '{relative}' leads out of {self.root}; paths in tables must stay inside it.")
-        return path
+        return contained(self.root, relative, self.name)
+
+
+def contained(root: Path, relative: str, name: str) -> Path:
+    """A path below `root`, as named by a table of dataset `name`.
+
+    Raises:
+        DataError: `relative` is absolute or climbs out.
+    """
+    path = Path(os.path.normpath(root / relative))  # not resolve(): folders that are links are the user's own choice
+    if not path.is_relative_to(root):
+        raise DataError(f"{name}: '{relative}' leads out of {root}; paths in tables must stay inside it.")
+    return path

@@ -107,13 +107,17 @@ def decode(reader: Reader, record: ImageRecord, size: int) -> Square:
             raise DataError(f"{where}: {plane} holds values that are not finite.")
     frame = Frame(image.shape[0], image.shape[1], size)
     boxes = decoded.boxes if decoded.boxes is not None else record.boxes
+    try:
+        placed = None if boxes is None else frame.boxes(boxes)
+    except ValueError as error:
+        raise DataError(f"{where}: {error}.") from None
     findings = (
         None if record.findings is None else {k: finite(v) for k, v in record.findings.items() if finite(v) is not None}
     )
     item = {
         "image_id": record.image_id, "patient_id": record.patient_id, "domain": record.domain, "view": record.view,
         "sex": record.sex, "age": finite(record.age), "findings": findings,
-        "boxes": None if boxes is None else frame.boxes(boxes), "content": frame.content,
+        "boxes": placed, "content": frame.content,
         "native": (frame.height, frame.width),
     }  # fmt: skip
     values = {plane: frame.codes(v) if plane == "lung_mask" else frame.image(v) for plane, v in given.items()}

@@ -6,6 +6,7 @@ without overshoot); masks by nearest neighbour, so that codes stay codes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -17,6 +18,16 @@ from PIL import Image
 from bench.data.contract import Box, FloatImage
 
 T = TypeVar("T", bound=np.generic)
+
+
+def clip(box: Box, width: float, height: float) -> Box | None:
+    """The part of a box inside an image of some size, or None where there is none. Boxes inside come back unchanged."""
+    x, y, w, h = box
+    if x >= 0 and y >= 0 and x + w <= width and y + h <= height:
+        return box
+    left, top = max(x, 0.0), max(y, 0.0)
+    right, bottom = min(x + w, width), min(y + h, height)
+    return (left, top, right - left, bottom - top) if right > left and bottom > top else None
 
 
 @dataclass(frozen=True)
@@ -52,9 +63,27 @@ class Frame:
         return y0, x0, max(1, y1 - y0), max(1, x1 - x0)
 
     def boxes(self, boxes: Iterable[Box]) -> tuple[Box, ...]:
-        """Boxes in native pixels -> boxes in cached pixels."""
+        """Boxes in native pixels -> boxes in cached pixels, cut at the image's border: they lie inside the cached image.
+
+        Raises:
+            ValueError: a box is not finite, has no area, or lies wholly outside the image.
+        """
         scale, (top, left) = self.size / self.side, self.offset
-        return tuple(((x + left) * scale, (y + top) * scale, w * scale, h * scale) for x, y, w, h in boxes)
+        found = []
+        for box in boxes:
+            shown = f"the box ({', '.join(f'{value:g}' for value in box)})"
+            if not all(map(math.isfinite, box)) or min(box[2:]) <= 0:
+                raise ValueError(f"{shown} is not a box: four numbers are needed, width and height above 0")
+            inside = clip(box, self.width, self.height)
+            if inside is None:
+                raise ValueError(f"{shown} lies outside its image, which is {self.width}x{self.height}")
+            x, y, w, h = inside
+            # the second cut takes off what rounding adds
+            placed = clip(((x + left) * scale, (y + top) * scale, w * scale, h * scale), self.size, self.size)
+            if placed is None:
+                raise ValueError(f"{shown} has no area inside its image, which is {self.width}x{self.height}")
+            found.append(placed)
+        return tuple(found)
 
     def image(self, plane: FloatImage) -> FloatImage:
         """Pad and resize values, clipped to [0, 1]."""

@@ -16,6 +16,9 @@ from bench.errors import UsageError
 from bench.files import digest
 from bench.registry import DATASETS
 
+#: What `Dataset.annotated` can be asked for.
+ANNOTATIONS = ("lung_mask", "boxes")
+
 _OPTION = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"-?[0-9]+\.[0-9]*(e-?[0-9]+)?", re.IGNORECASE)
@@ -136,15 +139,40 @@ class Dataset:
         """Images of a split (any where it is empty) and domain according to the manifest; decodes nothing."""
         return sum(record.domain == domain for record in self.records(split))
 
+    def annotated(self, split: str, annotation: str, domains: Sequence[str] = DOMAINS) -> list[ImageRecord]:
+        """Records of a split that models can learn `annotation` from, according to the tables; decodes nothing.
+
+        Args:
+            split: ``train``, ``val`` or ``test``; empty for every one.
+            annotation: ``lung_mask``; or ``boxes``, which an image without opacities has too (``()``: looked, none). Rendered
+                images have whatever their dataset renders.
+            domains: which images; add ``"other"`` for those that no translator learns from.
+
+        Raises:
+            ValueError: another annotation.
+        """
+        if annotation not in ANNOTATIONS:
+            raise ValueError(f"annotation '{annotation}' is none of {', '.join(ANNOTATIONS)}")
+        records = self.records(split, domains)
+        if self.reader.generated:
+            return records if annotation == "boxes" or annotation in self.reader.planes else []
+        if annotation == "boxes":
+            return [record for record in records if record.boxes is not None]
+        return [record for record in records if record.lung_mask]
+
     def planes(self, split: str) -> frozenset[str]:
-        """Optional planes that images of a split have, according to the tables; decodes nothing."""
+        """Optional planes that images of a split have, according to the tables; decodes nothing.
+
+        One image that has it is enough. Of the others a lung mask is undecided everywhere, so that `annotated` is what to learn
+        from; a counterpart that an opacity image lacks withdraws the plane when the images are decoded.
+        """
         records = self.records(split)
-        have = {"lung_mask": any(r.lung_mask for r in records), "counterpart": any(r.counterpart for r in records)}
+        have = {"lung_mask": bool(self.annotated(split, "lung_mask")), "counterpart": any(r.counterpart for r in records)}
         return frozenset(p for p in self.reader.planes if self.reader.generated or have.get(p, False))
 
     def has_boxes(self, split: str) -> bool:
         """Whether opacity boxes are known for images of a split."""
-        return self.reader.generated or any(r.boxes is not None for r in self.records(split))
+        return self.reader.generated or bool(self.annotated(split, "boxes"))
 
     def place(self, split: str, size: int, domains: Sequence[str] = DOMAINS) -> cache.Place:
         """Where the images of a split lie, or will lie, in the cache."""

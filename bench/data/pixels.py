@@ -1,4 +1,4 @@
-"""Decoding PNG, JPEG, GIF, TIFF and BMP by content (names lie), masks, and doubts about what was decoded."""
+"""Decoding PNG, JPEG, GIF, TIFF and BMP by content (names lie), and doubts about what was decoded."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from bench.data.contract import FloatImage
@@ -64,7 +63,7 @@ def image_size(path: Path) -> tuple[int, int]:
 
 def read_image(path: Path, depth: int | None = None) -> tuple[FloatImage, int]:
     """Decode a picture file; see `decode`. Alpha is dropped, colour reduced to luminance."""
-    with _load(path) as image:
+    with load_picture(path) as image:
         mode = image.mode
         if mode.startswith("I"):
             return _deep(image, path, depth)
@@ -105,48 +104,6 @@ def _deep(image: Image.Image, path: Path, depth: int | None) -> tuple[FloatImage
     return (1.0 - grey if tags.get(_TIFF_PHOTOMETRIC) == 0 else grey), bits
 
 
-def read_mask(path: Path) -> npt.NDArray[np.uint8]:
-    """Decode a mask to its codes as stored: no interpolation, no scaling, 1-bit masks as 0 and 255.
-
-    Raises:
-        DataError: not an image, truncated, or JPEG, which blurs codes; the message names the file.
-    """
-    with _load(path) as image:
-        if image.format == "JPEG":
-            raise DataError(f"{path}: the mask is JPEG, which blurs its values. Save it as PNG.")
-        if image.mode.startswith("I"):
-            deep = np.array(image).astype(np.int64)
-            return np.where(deep > 255, deep >> 8, np.maximum(deep, 0)).clip(0, 255).astype(np.uint8)
-        if image.mode == "1":
-            return np.array(image).astype(np.uint8) * np.uint8(255)
-        if image.mode == "L":
-            return np.array(image)
-        if image.mode == "LA":
-            return np.array(image.getchannel(0))
-        # The brightest channel, not luminance: that rounds a dark blue label to 0.
-        codes: npt.NDArray[np.uint8] = np.array(image.convert("RGB")).max(axis=-1)
-        return codes
-
-
-def fit_mask(mask: npt.NDArray[np.uint8], shape: tuple[int, int], path: Path) -> npt.NDArray[np.uint8]:
-    """Bring a mask to the image's size, nearest neighbour, if one is an exact integer multiple of the other.
-
-    Raises:
-        DataError: the sizes do not fit; the message names the mask.
-    """
-    (h, w), (height, width) = mask.shape, shape
-    if (h, w) == (height, width):
-        return mask
-    if height % h == 0 and width % w == 0 and height // h == width // w:
-        return mask.repeat(height // h, axis=0).repeat(width // w, axis=1)
-    if h % height == 0 and w % width == 0 and h // height == w // width:
-        step = h // height
-        return np.ascontiguousarray(mask[step // 2 :: step, step // 2 :: step])
-    raise DataError(
-        f"{path}: the mask is {w}x{h} but its image is {width}x{height}. Masks need the image's size or an integer multiple."
-    )
-
-
 def doubts(image: FloatImage) -> str:
     """Why a decoded image may be wrong (inverted, wrong depth, blank), or an empty string. Nothing is ever changed.
 
@@ -183,7 +140,12 @@ def _open(path: Path) -> Image.Image:
         raise DataError(f"{path}: cannot be opened as an image ({one_line(error)}).") from error
 
 
-def _load(path: Path) -> Image.Image:
+def load_picture(path: Path) -> Image.Image:
+    """Open and decode a picture file of one frame.
+
+    Raises:
+        DataError: missing, not a picture, several frames, cut off or damaged; the message names the file.
+    """
     image = _open(path)
     try:
         frames = getattr(image, "n_frames", 1)

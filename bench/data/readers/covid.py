@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
-import numpy.typing as npt
-
 from bench.data.contract import CLEAR, OPACITY, OTHER, ImageRecord, Problem
-from bench.data.pixels import read_mask
-from bench.data.readers.files import FileReader, undecided_codes
+from bench.data.masks import WITH_UNDECIDED, read_mask
+from bench.data.readers.files import FileReader
 from bench.data.tables import by_stem, column, listing, note, one_line, parse_age, parse_sex, parse_view, read_table, safe_id
 from bench.errors import DataError
 from bench.registry import register_dataset
@@ -28,7 +24,9 @@ class Covid(FileReader):
 
     # Every image has its own licence, some of them non-commercial.
     policy = "no-redistribution"
+    version = 2
     lung_convention = "heart-included"
+    mask_values = WITH_UNDECIDED
     planes = ("lung_mask",)
     help = "images/, metadata.csv (filename, finding, patientid) and lung_masks/ or semantic_masks_v7labs_lungs/"
     OPTIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {"missing": ("fail", "skip")}
@@ -91,12 +89,11 @@ class Covid(FileReader):
         problems += note("metadata.csv", unknown, "without a patientid, each counted as a patient of its own (leaky)")
         return records, problems, bool(unknown)
 
-    def codes(self, mask: npt.NDArray[np.uint8], path: Path) -> npt.NDArray[np.uint8]:
-        """See `FileReader.codes`."""
-        return undecided_codes(mask, path)
-
     def _with_lungs(self, records: list[ImageRecord]) -> tuple[list[ImageRecord], list[Problem]]:
-        """Leave out images whose mask is empty: lateral views and CT slices that the metadata do not mark."""
+        """Leave out images whose mask is empty: lateral views and CT slices that the metadata do not mark.
+
+        Where every mask is empty the masks are at fault, not the images, which then stay.
+        """
 
         def empty(record: ImageRecord) -> bool:
             try:
@@ -106,6 +103,8 @@ class Covid(FileReader):
 
         with ThreadPoolExecutor(2) as pool:
             blank = list(pool.map(empty, records))
+        if all(without for record, without in zip(records, blank, strict=True) if record.lung_mask):
+            return records, []
         left_out = [record.image_id for record, without in zip(records, blank, strict=True) if without]
         kept = [record for record, without in zip(records, blank, strict=True) if not without]
         return kept, note("lung masks", left_out, "empty lung mask (not frontal), left out")

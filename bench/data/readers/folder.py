@@ -11,9 +11,11 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from bench.data.boxes import Drawn, parse_box
 from bench.data.contract import DOMAINS, SPLITS, FloatImage, ImageRecord, Problem
-from bench.data.pixels import decode
-from bench.data.readers.files import CONVENTIONS, POLICIES, FileReader, undecided_codes
+from bench.data.masks import WITH_UNDECIDED, lung_codes
+from bench.data.pixels import decode, image_size
+from bench.data.readers.files import CONVENTIONS, POLICIES, FileReader
 from bench.data.tables import (
     IMAGE_SUFFIXES,
     check_splits,
@@ -30,25 +32,33 @@ from bench.data.tables import (
 from bench.errors import DataError
 from bench.registry import register_dataset
 
-MASKS, TABLE = "lung_masks", "metadata.csv"
+MASKS, TABLE, BOXES = "lung_masks", "metadata.csv", "boxes.csv"
 
 
 @register_dataset("folder")
 class Folder(FileReader):
-    """Images in ``opacity/`` and ``clear/`` at any depth, with optional lung masks and a table about them."""
+    """Images in ``opacity/`` and ``clear/`` at any depth, with optional lung masks, boxes and a table about them.
 
+    ``lung_masks/<stem>.png`` has its image's size and two values, 0 and another, or 0, 127 (undecided) and 255. ``boxes.csv`` has
+    the columns image, x, y, width and height, a row a box, in pixels of the image from its top left corner; a row with the image
+    alone says that it was looked at and has none. What is known of an image that it does not list is nothing.
+    """
+
+    version = 2
     planes = ("lung_mask", "counterpart")
-    help = "opacity/ and clear/ with images; optional lung_masks/<stem>.png and metadata.csv (image_id, patient_id, ...)"
-    decoding: ClassVar[tuple[str, ...]] = ("depth",)
+    help = (
+        "opacity/ and clear/ with images; optional lung_masks/<stem>.png, metadata.csv (image_id, patient_id, ...) and boxes.csv "
+        "(image, x, y, width, height; an image alone has none)"
+    )
+    decoding: ClassVar[tuple[str, ...]] = ("depth", "lung_convention")
     OPTIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "policy": POLICIES, "lung_convention": CONVENTIONS, "depth": ("10", "12", "14", "16"),
     }  # fmt: skip
 
     def __init__(self, root: Path | None = None, **options: object) -> None:
         super().__init__(root, **options)
-        # Properties of a class elsewhere, but of the user's data here; written past the class attributes they replace.
+        # A property of a class elsewhere, but of the user's data here; written past the class attribute it replaces.
         self.__dict__["policy"] = self.option("policy", "open")
-        self.__dict__["lung_convention"] = self.option("lung_convention")
 
     def records(self) -> tuple[list[ImageRecord], list[Problem], bool]:
         """See `Reader.records`."""
@@ -80,6 +90,8 @@ class Folder(FileReader):
         if (self.root / TABLE).is_file():
             known, more = self._annotate(records)
             problems += more
+        if (self.root / BOXES).is_file():
+            problems += self._box(records)
         unknown = [image for image in records if image not in known]
         problems += note(TABLE, unknown, "without a patient id, each counted as a patient of its own (leaky)")
         problems += check_splits(list(records.values()), TABLE)
@@ -94,12 +106,7 @@ class Folder(FileReader):
         key = next((name for name in ("image_id", "filename") if name in table.columns), "")
         if not key:
             raise DataError(f"{self.root / TABLE} lacks the column image_id (or filename).")
-        # A row may name an image by id, file name or path.
-        names: dict[str, list[str]] = {}
-        for image, record in records.items():
-            path = Path(record.path)
-            for name in {image, path.stem, path.name, record.path}:
-                names.setdefault(name, []).append(image)
+        names = self._names(records)
         known: set[str] = set()
         seen: dict[str, int] = {}
         problems = []
@@ -128,6 +135,51 @@ class Folder(FileReader):
             seen.setdefault(image, number)
         return known, problems
 
+    @staticmethod
+    def _names(records: Mapping[str, ImageRecord]) -> dict[str, list[str]]:
+        """What a row may call an image (id, file name with or without suffix, path) -> images that are called so."""
+        names: dict[str, list[str]] = {}
+        for image, record in records.items():
+            path = Path(record.path)
+            for name in {image, path.stem, path.name, record.path}:
+                names.setdefault(name, []).append(image)
+        return names
+
+    def _box(self, records: dict[str, ImageRecord]) -> list[Problem]:
+        """Write the boxes into the records of the images that the table lists."""
+        table = read_table(self.root / BOXES, ("image", "x", "y", "width", "height"))
+        names = self._names(records)
+        drawn: dict[str, list[Drawn]] = {}
+        first: dict[str, tuple[bool, str]] = {}
+        problems = []
+        cells = (column(table, name) for name in ("image", "x", "y", "width", "height"))
+        for number, (name, *box) in enumerate(zip(*cells, strict=True), start=2):
+            row = f"{BOXES} row {number}"
+            images = names.get(name, [])
+            if len(images) != 1:
+                problems.append(Problem(row, self._unnamed(name, images)))
+                continue
+            some, before = first.setdefault(images[0], (any(box), row))
+            if some != any(box):
+                problems.append(Problem(row, f"image {images[0]} has a box in one row and none in another ({before})."))
+                continue
+            drawn.setdefault(images[0], [])
+            try:
+                drawn[images[0]] += [Drawn(row, parse_box(box))] if any(box) else []
+            except DataError as error:
+                problems.append(Problem(row, str(error)))
+        frames: dict[str, tuple[int, int]] = {}
+        for image, rows in drawn.items():
+            try:
+                height, width = image_size(self.root / records[image].path) if rows else (1, 1)
+            except DataError:
+                continue  # decoding will name the file
+            frames[image] = (width, height)
+        boxes, wrong = self.placed(drawn, frames, BOXES)
+        for image, own in boxes.items():
+            records[image] = replace(records[image], boxes=own)
+        return problems + wrong
+
     def _unnamed(self, name: str, images: list[str]) -> str:
         if images:
             return f"'{one_line(name, 60)}' names several images; write {' or '.join(images[:2])}."
@@ -147,6 +199,6 @@ class Folder(FileReader):
         return decode(path, int(self.option("depth")) if self.option("depth") else None)
 
     def codes(self, mask: npt.NDArray[np.uint8], path: Path) -> npt.NDArray[np.uint8]:
-        """Any value above 0 is lung, except that beside 255 as the only other value 127 is undecided."""
-        values = set(np.unique(mask).tolist())
-        return undecided_codes(mask, path) if {127, 255} <= values <= {0, 127, 255} else super().codes(mask, path)
+        """See `FileReader.codes`; masks of 0, 127 and 255 leave 127 undecided."""
+        undecided = 127 in mask and np.isin(mask, WITH_UNDECIDED).all()
+        return lung_codes(mask, path, WITH_UNDECIDED if undecided else ())

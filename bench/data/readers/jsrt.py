@@ -29,7 +29,9 @@ class Jsrt(FileReader):
     """
 
     policy = "no-redistribution"
+    version = 2
     lung_convention = "heart-excluded"
+    mask_scaled = True  # SCR's are half as wide as the films
     planes = ("lung_mask",)
     help = "JPCLN001.IMG ... JPCNN093.IMG (or .png) and the SCR masks fold1/masks/left lung/*.gif, at any depth"
     OPTIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {"nodules": ("other", "clear")}

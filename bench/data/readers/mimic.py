@@ -12,7 +12,7 @@ from typing import ClassVar
 import pandas as pd
 
 from bench.data.contract import CLEAR, OPACITY, ImageRecord, Problem
-from bench.data.readers.files import CONVENTIONS, FileReader
+from bench.data.readers.files import CONVENTIONS, ELSEWHERE, FileReader
 from bench.data.tables import check_splits, column, note, one_line, parse_float, parse_view, read_table, safe_id
 from bench.errors import DataError
 from bench.registry import register_dataset
@@ -42,20 +42,21 @@ class _Image:
 class Mimic(FileReader):
     """Frontal images named by the user's list: ARDS is ``opacity``, control is ``clear``. Credentialed.
 
-    Uncertain findings (-1) and findings not mentioned are unknown, unless the option ``uncertain`` says otherwise.
+    Uncertain findings (-1) and findings not mentioned are unknown, unless the option ``uncertain`` says otherwise. Lung masks
+    are the user's own (column ``lung_mask`` of the list, relative to the dataset's folder or to the one that the option ``masks``
+    names), and whether they count the lung behind the heart must be declared (option ``lung_convention``).
     """
 
+    version = 2
     policy = "credentialed"
+    MASK_OPTION = "masks"
+    mask_scaled = True
+    decoding: ClassVar[tuple[str, ...]] = ("lung_convention",)
     planes = ("lung_mask",)
     help = "files/p10/..., mimic-cxr-2.0.0-metadata.csv[.gz] and ards_list.csv (dicom_id, ards; or option ards=PATH)"
     OPTIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "ards": (), "masks": (), "uncertain": POLICIES, "lung_convention": CONVENTIONS,
     }  # fmt: skip
-
-    def __init__(self, root: Path | None = None, **options: object) -> None:
-        super().__init__(root, **options)
-        # Whose masks the user brings is not known to the class; see `Folder` too.
-        self.__dict__["lung_convention"] = self.option("lung_convention")
 
     def records(self) -> tuple[list[ImageRecord], list[Problem], bool]:
         """See `Reader.records`."""
@@ -154,8 +155,11 @@ class Mimic(FileReader):
         proxies = [r.image_id for r in records if "proxy" in r.extra.get("source", "").lower()]
         problems += note(file, proxies, "from a proxy of ARDS, so results must be labelled ards-proxy")
         if any(r.lung_mask for r in records) and not self.lung_convention:
-            what = "lung masks without option lung_convention=heart-included or heart-excluded"
-            problems.append(Problem(file, what, fatal=False))
+            what = (
+                f"names lung masks, which need the option lung_convention={' or '.join(CONVENTIONS)}: it says whether they count the "
+                "lung behind the heart."
+            )
+            problems.append(Problem(file, what))
         return problems
 
     def _table(self, kind: str) -> Path | None:
@@ -215,7 +219,7 @@ class Mimic(FileReader):
         raise DataError(f"names {stem}.jpg, which does not exist.")
 
     def _mask_file(self, mask: str) -> str:
-        path = self.inside(str(Path(self.option("masks", ".")) / mask))
-        if not path.is_file():
-            raise DataError(f"names the mask {mask}, which does not exist.")
-        return path.relative_to(self.root).as_posix()
+        named = mask if self.mask_root is None else ELSEWHERE + mask
+        if not self.inside(named).is_file():
+            raise DataError(f"names the mask {mask}, which does not exist{f' in {self.mask_root}' * bool(self.mask_root)}.")
+        return named

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
+from bench.data.boxes import Drawn, parse_box
 from bench.data.contract import CLEAR, FINDINGS, OPACITY, OPACITY_FINDINGS, OTHER, Box, ImageRecord, Problem
 from bench.data.pixels import image_size
-from bench.data.readers.files import FileReader
+from bench.data.readers.files import CONVENTIONS, FileReader
 from bench.data.tables import (
     check_splits,
     column,
@@ -16,7 +18,6 @@ from bench.data.tables import (
     note,
     one_line,
     parse_age,
-    parse_float,
     parse_sex,
     parse_view,
     read_table,
@@ -37,13 +38,26 @@ FRAME = 1024
 
 @register_dataset("nih14")
 class Nih14(FileReader):
-    """Images with 14 text-mined findings; patients share their key with `rsna`."""
+    """Images with 14 text-mined findings; patients share their key with `rsna`.
+
+    Opacity boxes are known for the few images of ``BBox_List_2017.csv`` that have some; the others were not looked at. Lung masks
+    are the user's own, in a folder, one ``<image>.png`` an image: ``lung_masks=FOLDER``, with ``lung_convention``.
+    """
 
     patient_namespace: ClassVar[str] = "nih"  # RSNA's images are images of ChestX-ray14
     policy = "attribution"
     trains_prior = True
-    help = "Data_Entry_2017*.csv and images/ (or images_001/images/ to images_012/images/)"
-    OPTIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {"missing": ("fail", "skip")}
+    planes = ("lung_mask",)
+    help = (
+        "Data_Entry_2017*.csv and images/ (or images_001/images/ to images_012/images/); options lung_masks=FOLDER of <image>.png "
+        "with lung_convention"
+    )
+    MASK_OPTION = "lung_masks"
+    mask_scaled = True  # masks of the published size go with smaller copies
+    decoding: ClassVar[tuple[str, ...]] = ("lung_convention",)
+    OPTIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "missing": ("fail", "skip"), "lung_masks": (), "lung_convention": CONVENTIONS,
+    }  # fmt: skip
 
     def records(self) -> tuple[list[ImageRecord], list[Problem], bool]:
         """See `Reader.records`."""
@@ -93,7 +107,9 @@ class Nih14(FileReader):
                 extra={"follow_up": follow_up} if follow_up else {},
             )
         problems += self.absent(absent, name_of_table)
-        kept = list(records.values())
+        masks, found = self.user_masks({image: image.rsplit(".", 1)[0] for image in records})
+        problems += found
+        kept = [replace(record, lung_mask=masks.get(image, ())) for image, record in records.items()]
         problems += note(
             "images", sorted(set(files) - set(column(table, "Image Index"))), "without a row in the table, ignored"
         )
@@ -136,22 +152,26 @@ class Nih14(FileReader):
         # Its header splits on the commas inside "Bbox [x,y,w,h]", so columns are taken by position.
         if table.shape[1] < 6 or "Image Index" not in table.columns:
             return {}, [Problem(BOX_LIST, "does not have the columns Image Index, Finding Label, Bbox [x, y, w, h].")]
-        boxes: dict[str, tuple[Box, ...]] = {}
+        drawn: dict[str, list[Drawn]] = {}
         problems = []
         for number, row in enumerate(table.iloc[:, :6].itertuples(index=False), start=2):
             image, label = str(row[0]), {"Infiltrate": "Infiltration"}.get(str(row[1]), str(row[1]))
-            values = [v for v in map(parse_float, map(str, row[2:6])) if v is not None]
-            if len(values) != 4 or min(values[2:]) <= 0:
-                problems.append(Problem(f"{BOX_LIST} row {number}", "holds no box."))
-            elif label in OPACITY_FINDINGS and image in files:
-                x, y, w, h = values
-                boxes[image] = (*boxes.get(image, ()), (x, y, w, h))
+            where = f"{BOX_LIST} row {number}"
+            try:
+                box = Drawn(where, parse_box([str(cell) for cell in row[2:6]]))
+            except DataError as error:
+                problems.append(Problem(where, str(error)))
+                continue
+            if label in OPACITY_FINDINGS and image in files:
+                drawn.setdefault(image, []).append(box)
+        boxes, found = self.placed(drawn, dict.fromkeys(drawn, (FRAME, FRAME)), BOX_LIST)
+        problems += found
         scaled = {}
-        for image, found in boxes.items():
+        for image, own in boxes.items():
             try:
                 height, width = image_size(files[image])
             except DataError:
                 continue  # decoding will name the file
             sx, sy = width / FRAME, height / FRAME
-            scaled[image] = tuple((x * sx, y * sy, w * sx, h * sy) for x, y, w, h in found)
+            scaled[image] = tuple((x * sx, y * sy, w * sx, h * sy) for x, y, w, h in own)
         return scaled, problems

@@ -8,11 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ClassVar
 
+from bench.data.boxes import Drawn, parse_box
 from bench.data.contract import CLEAR, LUNG_OPACITY, OPACITY, OTHER, Box, ImageRecord, Problem
 from bench.data.dicom import Header, read_header
 from bench.data.pixels import image_size
-from bench.data.readers.files import FileReader
-from bench.data.tables import by_stem, column, listing, note, one_line, parse_float, read_table, safe_id
+from bench.data.readers.files import CONVENTIONS, FileReader
+from bench.data.tables import by_stem, column, listing, note, one_line, read_table, safe_id
 from bench.errors import DataError
 from bench.registry import register_dataset
 
@@ -31,20 +32,33 @@ class Rsna(FileReader):
     """Images with opacity boxes in three classes; "No Lung Opacity / Not Normal" is kept apart as ``other``.
 
     ``patientId`` in its tables names an image. Patients come from the mapping onto ChestX-ray14, so that one patient has one
-    key in both datasets.
+    key in both datasets. Boxes are known for every image: of the other two classes, that there are none.
+
+    The challenge has no lung masks. The user's own lie in a folder, one ``<patientId>.png`` an image: ``lung_masks=FOLDER``, with
+    ``lung_convention=heart-excluded`` or ``heart-included``.
     """
 
     patient_namespace: ClassVar[str] = "nih"  # RSNA's images are images of ChestX-ray14
     policy = "attribution"
-    help = f"{IMAGES}/ (.dcm, .png or .jpg), {LABELS}, {CLASSES} and, for patients, {MAPPING}"
-    OPTIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {"missing": ("fail", "skip"), "mapping": (), "not_normal": ("other", "clear")}
+    planes = ("lung_mask",)
+    help = (
+        f"{IMAGES}/ (.dcm, .png or .jpg), {LABELS}, {CLASSES} and, for patients, {MAPPING}; options lung_masks=FOLDER of "
+        "<patientId>.png with lung_convention"
+    )
+    MASK_OPTION = "lung_masks"
+    mask_scaled = True  # masks of the challenge's frame go with smaller pictures
+    decoding: ClassVar[tuple[str, ...]] = ("lung_convention",)
+    OPTIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "missing": ("fail", "skip"), "mapping": (), "not_normal": ("other", "clear"), "lung_masks": (),
+        "lung_convention": CONVENTIONS,
+    }  # fmt: skip
 
     def records(self) -> tuple[list[ImageRecord], list[Problem], bool]:
         """See `Reader.records`."""
         self.require(f"{IMAGES}/", LABELS, CLASSES)
         files = by_stem(listing(self.root / IMAGES), (".dcm", ".png", ".jpg", ".jpeg"))
         kinds, problems = self._classes()
-        boxes, targets, found = self._boxes(kinds)
+        drawn, targets, found = self._boxes(kinds)
         problems += found
         mapping, found = self._mapping()
         problems += found
@@ -67,20 +81,32 @@ class Rsna(FileReader):
             [i for i in usable if (usable[i] == "Lung Opacity") != (targets.get(i) == "1")],
             "Target contradicts the class",
         )
-        headers, found = self._headers(usable, files, boxes)
+        headers, found = self._headers(usable, files, drawn)
+        problems += found
+        frames = {
+            image: (header.columns, header.rows) if files[image].lower().endswith(".dcm") else (FRAME, FRAME)
+            for image, header in headers.items()
+            if header.columns and header.rows
+        }
+        boxes, found = self.placed(drawn, frames, LABELS)
+        problems += found
+        masks, found = self.user_masks({image: image for image in headers})
         problems += found
         unmapped = [image for image in headers if image not in mapping]
         if mapping:
             problems += note(MAPPING, unmapped, "not in it, each counted as a patient of its own (leaky)")
         records = [
-            self._record(i, usable[i], files[i], boxes=boxes.get(i, ()), header=header, origin=mapping.get(i, {}))
+            self._record(
+                i, usable[i], files[i], boxes=boxes.get(i, ()), header=header, origin=mapping.get(i, {}), mask=masks.get(i, ())
+            )
             for i, header in headers.items()
         ]
         return records, problems, not mapping or bool(unmapped)
 
     def _record(
-        self, image: str, kind: str, file: str, *, boxes: tuple[Box, ...], header: Header, origin: Mapping[str, str]
-    ) -> ImageRecord:
+        self, image: str, kind: str, file: str, *, boxes: tuple[Box, ...], header: Header, origin: Mapping[str, str],
+        mask: tuple[str, ...],
+    ) -> ImageRecord:  # fmt: skip
         domain = DOMAIN_OF[kind]
         if domain == OTHER and self.option("not_normal") == "clear":
             domain = CLEAR  # asked for: the paper does not say which of the two classes its targets are
@@ -98,6 +124,7 @@ class Rsna(FileReader):
             age=header.age,
             findings={LUNG_OPACITY: float(domain == OPACITY)},
             boxes=tuple((x * sx, y * sy, w * sx, h * sy) for x, y, w, h in boxes),
+            lung_mask=mask,
             extra={"class": kind, **origin},
         )
 
@@ -122,27 +149,38 @@ class Rsna(FileReader):
 
     def _boxes(
         self, kinds: Mapping[str, tuple[str, str]]
-    ) -> tuple[dict[str, tuple[Box, ...]], dict[str, str], list[Problem]]:
-        """Boxes and Target of each image; complete repetitions of a row count once."""
+    ) -> tuple[dict[str, list[Drawn]], dict[str, str], list[Problem]]:
+        """Boxes and Target of each image."""
         table = read_table(self.root / LABELS, ("patientId", "x", "y", "width", "height", "Target"))
-        boxes: dict[str, tuple[Box, ...]] = {}
-        targets: dict[str, str] = {}
+        drawn: dict[str, list[Drawn]] = {}
+        first: dict[str, tuple[str, str]] = {}
         problems = []
-        cells = [column(table, name) for name in ("patientId", "x", "y", "width", "height", "Target")]
-        for number, (image, x, y, w, h, target) in enumerate(zip(*cells, strict=True), start=2):
+        cells = [column(table, name) for name in ("patientId", "Target", "x", "y", "width", "height")]
+        for number, (image, target, *box) in enumerate(zip(*cells, strict=True), start=2):
             row = f"{LABELS} row {number}"
             if image not in kinds:
                 problems.append(Problem(row, f"image {image} has no row in {CLASSES}."))
-                continue
-            targets[image] = target
-            if target == "0":
-                continue
-            box = tuple(v for v in map(parse_float, (x, y, w, h)) if v is not None)
-            if target != "1" or len(box) != 4 or box[2] <= 0 or box[3] <= 0:
-                problems.append(Problem(row, f"Target '{target}' with box ({x}, {y}, {w}, {h}) is not a box."))
-            elif box not in boxes.get(image, ()):
-                boxes[image] = (*boxes.get(image, ()), (box[0], box[1], box[2], box[3]))
-        return boxes, targets, problems
+            elif wrong := self._contradiction(target, box, first.setdefault(image, (target, row))):
+                problems.append(Problem(row, f"image {one_line(image, 60)}: {wrong}"))
+            elif target == "1":
+                try:
+                    drawn.setdefault(image, []).append(Drawn(row, parse_box(box)))
+                except DataError as error:
+                    problems.append(Problem(row, f"Target '1' with box {error}"))
+        return drawn, {image: target for image, (target, _) in first.items()}, problems
+
+    @staticmethod
+    def _contradiction(target: str, box: list[str], first: tuple[str, str]) -> str:
+        """How a row's Target contradicts its box or the image's first row, or an empty string."""
+        if target not in ("0", "1"):
+            return f"Target is '{one_line(target, 20)}'; 1 (with a box) or 0 (without) is needed."
+        if target != first[0]:
+            return f"Target is {target} here but {one_line(first[0], 20)} in {first[1]}."
+        if target == "0" and any(box):
+            return f"Target 0 (no opacity) with the box ({', '.join(one_line(cell, 20) for cell in box)})."
+        if target == "1" and not any(box):
+            return "Target 1 (opacity) without a box."
+        return ""
 
     def _mapping(self) -> tuple[dict[str, dict[str, str]], list[Problem]]:
         path = Path(self.option("mapping")) if self.option("mapping") else self.root / MAPPING

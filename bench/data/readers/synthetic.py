@@ -119,11 +119,16 @@ class Synthetic(Reader):
 
 @register_dataset("synthetic-icu")
 class SyntheticIcu(Synthetic):
-    """Rendered counterpart of an intensive care set: extensive opacities, lines and tubes, AP views."""
+    """Rendered counterpart of an intensive care set: supine patients with lines and tubes, AP views throughout.
 
+    Two of every five patients have ARDS (``opacity``), the others are controls (``clear``): the same bodies, shots and devices,
+    drawn alike for both, and no opacity. Neither tells the class; an enlarged heart occurs in both.
+    """
+
+    version: ClassVar[int] = 2
     trains_prior: ClassVar[bool] = False
-    help: ClassVar[str] = "rendered, nothing to provide; options images=96, seed=0"
-    default_images: ClassVar[int] = 96
+    help: ClassVar[str] = "rendered, nothing to provide; 40 % ARDS, 60 % controls; options images=120, seed=0"
+    default_images: ClassVar[int] = 120
     prefix: ClassVar[str] = "icu"
 
 

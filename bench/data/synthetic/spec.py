@@ -13,7 +13,7 @@ import numpy as np
 
 from bench.data.contract import CLEAR, FINDINGS, OPACITY
 
-#: The three test sets' roles: pneumonia challenge, intensive care, healthy at high quality.
+#: The three test sets' roles: pneumonia challenge, intensive care with and without opacities, healthy at high quality.
 VARIANTS = ("synthetic", "synthetic-icu", "synthetic-clear")
 #: Heart scale from which an enlarged heart is labelled.
 CARDIOMEGALY = 1.2
@@ -163,11 +163,18 @@ def case(seed: int, variant: str, patient: int, image: int = 0) -> Case:
 
 
 def _ill(seed: int, variant: str, patient: int) -> bool:
-    if variant != "synthetic":
-        return variant == "synthetic-icu"
+    """Whether a patient has opacities: half of `synthetic`, two of every five in intensive care, nobody at high quality."""
+    if variant == "synthetic-clear":
+        return False
     # one of each two neighbours, so that small data sets hold both domains
-    first = generator(seed, variant, patient // 2, "domain").random() < 0.5
-    return bool(first == (patient % 2 == 0))
+    pair, place = divmod(patient, 2)
+    if variant == "synthetic-icu":
+        group, place = divmod(patient, 5)  # two such pairs and a control: 40 %
+        if place == 4:
+            return False
+        pair = 2 * group + place // 2
+    first = generator(seed, variant, pair, "domain").random() < 0.5
+    return bool(first == (place % 2 == 0))
 
 
 def _body(rng: np.random.Generator, variant: str) -> Body:

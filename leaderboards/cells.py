@@ -1,0 +1,159 @@
+"""Values -> text: the only place that rounds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from tabulate import tabulate
+
+from leaderboards.tables import Cell, Column
+
+MISSING = "\u2013"
+FAILED = "failed"
+ARROWS = {"lower": " ↓", "higher": " ↑"}
+#: Longest confidence interval, in characters, that still goes into a cell.
+SHORT_CI = 18
+
+
+@dataclass(frozen=True)
+class Style:
+    """How values are marked.
+
+    Attributes:
+        best: format of the best value of a column.
+        near: format of values that cannot be told from the best.
+        doubt: format of values that must not be relied upon.
+        brief: intervals get two digits of their half-width, and empty ones are left out.
+        between: stands between a value and its spread.
+    """
+
+    best: str = "**{}**"
+    near: str = "{} ‡"
+    doubt: str = '<span style="color:gray">{}</span> †'
+    brief: bool = False
+    between: str = " "
+
+
+MARKDOWN = Style()
+TERMINAL = Style("{} *", "{}", "({})", brief=True)
+NARROW = Style("{} *", "{}", "({})", brief=True, between="\n")
+
+
+def texts(cells: Sequence[Cell | None], column: Column, style: Style, near: Collection[int] = ()) -> list[str]:
+    """A column's texts, missing values as dashes; the best value is marked, ``original`` included, where there is anything
+    to compare. Doubtful values are neither best nor compared.
+
+    Args:
+        cells: of one column.
+        column: the metric.
+        style: how to mark.
+        near: indices of cells that cannot be told from the best.
+    """
+    values = [cell.value * column.sign for cell in cells if cell and not cell.doubt]
+    winner = min(values) if column.sign and len(values) > 1 else None
+    found = []
+    for index, cell in enumerate(cells):
+        if cell is None:
+            found.append(MISSING)
+            continue
+        parts = [number(cell.value, column.digits), *_spread(cell, column.digits, style.brief)]
+        if cell.doubt:
+            found.append(style.doubt.format(style.between.join(parts)))
+            continue
+        if cell.value * column.sign == winner:
+            parts[0] = style.best.format(parts[0])
+        elif index in near:
+            parts[0] = style.near.format(parts[0])
+        found.append(style.between.join(parts))
+    return found
+
+
+def number(value: float, digits: int) -> str:
+    """Rounded; a zero has no sign."""
+    found = f"{value:.{digits}f}"
+    return found.removeprefix("-") if float(found) == 0 else found
+
+
+def interval(ci: tuple[float, float] | None, digits: int) -> str:
+    """``[low, high]``; a dash for none."""
+    return f"[{number(ci[0], digits)}, {number(ci[1], digits)}]" if ci else MISSING
+
+
+def _spread(cell: Cell, digits: int, brief: bool) -> list[str]:
+    std = [f"± {number(cell.std, digits)}"] if cell.std is not None else []
+    if not cell.ci:
+        return std
+    half = (cell.ci[1] - cell.ci[0]) / 2
+    if brief and half <= 0:
+        return std
+    digits = min(digits, max(0, 1 - math.floor(math.log10(half)))) if brief else digits
+    ci = interval(cell.ci, digits)
+    return [*std, ci] if len(ci) <= SHORT_CI else std
+
+
+def count(value: int | None) -> str:
+    """1234567 -> ``1.23 M``."""
+    if value is None:
+        return MISSING
+    for size, unit in ((10**9, " G"), (10**6, " M"), (10**3, " k")):
+        if value >= size:
+            return f"{value / size:.3g}{unit}"
+    return str(value)
+
+
+def span(numbers: Sequence[int]) -> str:
+    """First and last of some sorted numbers; a dash for none."""
+    return MISSING.join(str(n) for n in dict.fromkeys((numbers[0], numbers[-1]))) if numbers else MISSING
+
+
+def heading(column: Column) -> str:
+    """Label, unit and direction."""
+    unit = f" ({column.unit})" if column.unit else ""
+    return f"{column.label}{unit}{ARROWS.get(column.better, '')}"
+
+
+#: A heading and the texts below it, for each column.
+Grid = Sequence[tuple[str, Sequence[str]]]
+
+
+def markdown(grid: Grid, left: int = 1) -> str:
+    """A markdown table; the first `left` columns are aligned to the left, the others to the right."""
+    return aligned([(_safe(head), [_safe(words) for words in column]) for head, column in grid], "pipe", left)
+
+
+def _safe(words: str) -> str:
+    return words.replace("|", "\\|")
+
+
+def aligned(grid: Grid, form: str, left: int = 1) -> str:
+    """A table of texts in one of tabulate's formats."""
+    rows = zip(*(column for _, column in grid), strict=True)
+    sides = ["left"] * left + ["right"] * (len(grid) - left)
+    return tabulate(list(rows), [head for head, _ in grid], form, disable_numparse=True, colalign=sides)
+
+
+def title(evaluator: str) -> str:
+    """An evaluator's name as a heading."""
+    return evaluator[:1].upper() + evaluator[1:]
+
+
+def names(columns: Sequence[Column], everything: Sequence[Column]) -> str:
+    """Metrics in words: main columns by label, those of parts by label and part, or as a whole where all of them are meant.
+
+    Args:
+        columns: which.
+        everything: the columns of the table.
+    """
+    words = list(dict.fromkeys(c.label for c in columns if not c.part))
+    for evaluator in dict.fromkeys(c.evaluator for c in columns if c.part):
+        mine = [c for c in columns if c.part and c.evaluator == evaluator]
+        if len(mine) == sum(bool(c.part) for c in everything if c.evaluator == evaluator):
+            words.append(f"{title(evaluator)} by part")
+            continue
+        parts: dict[tuple[str, ...], list[str]] = {}
+        for name in dict.fromkeys(c.label for c in mine):
+            parts.setdefault(tuple(c.part for c in mine if c.label == name), []).append(name)
+        words += [f"{', '.join(labels)} of {', '.join(some)}" for some, labels in parts.items()]
+    return ", ".join(words)

@@ -1,0 +1,127 @@
+"""Which records may stand in one table.
+
+Numbers are comparable only where data, preset, training set, evaluator parameters and, for features of the finding
+classifier, the classifier are the same. Whatever differs in one of these goes into another table.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from bench.files import canonical_json, digest
+from bench.records import LOCAL
+
+Record = Mapping[str, Any]
+#: Method, its version, hash of its configuration.
+Identity = tuple[str, str, str]
+#: Evaluator, hash of what its numbers depend on besides the images.
+Variant = tuple[str, str]
+
+#: The method that changes nothing: first row of every table, the mark that a translation has to beat.
+ORIGINAL = "original"
+#: Fields that must agree within a table ...
+TEST_FIELDS = ("schema", "dataset", "dataset_fingerprint", "reference", "reference_fingerprint", "split", "direction", "image_size")
+#: ... and those that must agree for whatever was trained (``original`` was not, and stands in every table of its test set).
+TRAIN_FIELDS = ("train_dataset", "preset")
+
+
+def order(record: Record) -> str:
+    """Sort key of a record: all that it says, and not where it lies."""
+    return canonical_json({name: value for name, value in record.items() if name != LOCAL})
+
+
+def text(value: Any) -> str:
+    """A field as text; empty for null."""
+    return "" if value is None else value if isinstance(value, str) else canonical_json(value)
+
+
+def groups(records: Iterable[Record]) -> list[tuple[tuple[str, ...], list[Record]]]:
+    """(values of `TEST_FIELDS` and `TRAIN_FIELDS`, records that agree in them), sorted; ``original`` joins every group of its
+    test set with the scores lacking there."""
+    found: dict[tuple[str, ...], list[Record]] = defaultdict(list)
+    for record in sorted(_newest(records), key=order):
+        found[tuple(text(record.get(name)) for name in (*TEST_FIELDS, *TRAIN_FIELDS))].append(record)
+    tests = len(TEST_FIELDS)
+    trained = {key: members for key, members in found.items() if any(r["method"] != ORIGINAL for r in members)}
+    alone = {key: m for key, m in found.items() if all(key[:tests] != other[:tests] for other in trained)}
+    joined = {}
+    for key, members in trained.items():
+        lacking = {_variant(r) for r in members} - {_variant(r) for r in members if r["method"] == ORIGINAL}
+        others = [r for other in sorted(found) if other != key and other[:tests] == key[:tests] for r in found[other]]
+        joined[key] = members + [r for r in others if r["method"] == ORIGINAL and _variant(r) in lacking]
+    return sorted({**joined, **alone}.items())
+
+
+def _newest(records: Iterable[Record]) -> list[Record]:
+    """Of several records of one score the last written: other evaluator code, for example, leaves the old one lying."""
+    found: dict[tuple[Any, ...], Record] = {}
+    for record in sorted(records, key=lambda r: (text(r.get("written")), order(r))):
+        group = tuple(text(record.get(name)) for name in (*TEST_FIELDS, *TRAIN_FIELDS))
+        found[group, identity(record), text(record.get("seed")), _variant(record)] = record
+    return list(found.values())
+
+
+def _variant(record: Record) -> Variant:
+    parts = [record.get("params") or {}, prior_id(record), record.get("evaluator_version"), record.get("evaluator_origin")]
+    return text(record.get("evaluator")), digest(parts)
+
+
+def prior_id(record: Record) -> str:
+    """The classifier that the record's numbers rest on; empty where the evaluator did not use it."""
+    prior = record.get("prior") or {}
+    used = prior.get("scores_with_it", (record.get("params") or {}).get("extractor") == "cxr")
+    return text(prior.get("id")) if used else ""
+
+
+def split(records: Sequence[Record]) -> list[tuple[list[str], list[Record]]]:
+    """Spread records so that no metric comes from two configurations of its evaluator within one table.
+
+    Configurations of an evaluator whose metrics have different keys (two extractors) share a table: every column is ranked by
+    itself.
+
+    Returns:
+        For each table what tells it from the others (empty where it is the only one) and its records.
+    """
+    members: dict[Variant, list[Record]] = defaultdict(list)
+    for record in records:
+        members[_variant(record)].append(record)
+    places: list[tuple[set[tuple[str, str]], list[Variant]]] = []
+    for variant in sorted(members):
+        keys = {(variant[0], metric["key"]) for record in members[variant] for metric in record.get("metrics") or ()}
+        place = next((p for p in places if not p[0] & keys), None)
+        if place is None:
+            places.append((keys, [variant]))
+        else:
+            place[0].update(keys)
+            place[1].append(variant)
+    configurations = Counter(evaluator for evaluator, _ in members)
+    return [
+        (
+            [_describe(members[v][0]) for v in chosen if configurations[v[0]] > 1] if len(places) > 1 else [],
+            [record for v in chosen for record in members[v]],
+        )
+        for _, chosen in places
+    ]
+
+
+def _describe(record: Record) -> str:
+    params = ", ".join(f"{name}={value}" for name, value in sorted((record.get("params") or {}).items()))
+    version = f"version={record['evaluator_version']}" if record.get("evaluator_version") is not None else ""
+    prior = f"prior={prior_id(record)}" if prior_id(record) else ""
+    return f"{record.get('evaluator')} ({', '.join(part for part in (version, params, prior) if part)})"
+
+
+def identity(record: Record) -> Identity:
+    """Which row of a table a record belongs to."""
+    config = "" if record["method"] == ORIGINAL else text(record.get("config_fingerprint"))
+    return text(record["method"]), text(record.get("method_version")), config
+
+
+def label(who: Identity, everybody: Iterable[Identity]) -> str:
+    """The method's name, with version and configuration hash where others of that name differ in them."""
+    name, version, config = who
+    namesakes = [other for other in everybody if other[0] == name]
+    named = f"{name} v{version}" if len({other[1] for other in namesakes}) > 1 else name
+    return f"{named} ({config[:8]})" if len({other[2] for other in namesakes}) > 1 else named
