@@ -99,6 +99,8 @@ class Fits:
                 Progress(name, self.quiet), self.log_interval, [], distributed=False,
             )  # fmt: skip
             made.append(model)
+            for checkpoint in (folder / "train").glob("iter_*.pth"):  # three times the weights' size, and never read again
+                checkpoint.unlink()
             return {
                 "weights_id": result.weights_id, "losses": result.losses, "warnings": result.warnings, "cost": result.cost,
                 "iterations": settings.iterations, "batch_size": settings.batch_size, "seed": seed, **(facts or {}),
