@@ -3,4 +3,7 @@
 BUILTIN = {
     "fidelity": "evaluators.fidelity:Fidelity",
     "faithfulness": "evaluators.faithfulness:Faithfulness",
+    "segmentation": "evaluators.segmentation:Segmentation",
+    "classification": "evaluators.classification:Classification",
+    "detection": "evaluators.detection:Detection",
 }

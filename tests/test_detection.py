@@ -1,0 +1,560 @@
+"""Counting lesions: hand-computed counts and AP, the controls, and what is said of a detector that sees nothing."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from jobs import job, prepare_job
+from PIL import Image
+from scipy import ndimage
+
+from bench.contracts import Score
+from bench.data.contract import Box, FloatImage
+from bench.data.imageset import ImageSet, Item
+from bench.data.load import open_datasets
+from bench.errors import DataError, PreflightError, UsageError
+from evaluators import tv_detector, yolo
+from evaluators.counting import (
+    Ranked,
+    average_precision,
+    average_precision_interval,
+    best_confidence,
+    blurred,
+    box_area,
+    counts,
+    hits,
+    lung_cover,
+    matched_strength,
+    mean_psnr,
+    noised,
+    rank,
+)
+from evaluators.detection import COLUMNS, PARTS, Detection
+from evaluators.detection_real import DEFAULT_CONFIDENCE, DetectionConfig, Real
+from evaluators.detectors import Detections, annotated, detect_all, packed, unpacked
+
+SIDE = 32
+Bytes = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+def found(*boxes: tuple[float, Box]) -> Detections:
+    """Detections from (score, box)."""
+    ordered = sorted(boxes, key=lambda b: -b[0])
+    return Detections(
+        np.array([b for _, b in ordered], np.float32).reshape(-1, 4), np.array([s for s, _ in ordered], np.float32)
+    )
+
+
+NOTHING = found()
+
+
+# -- average precision -----------------------------------------------------------------------------------------------------
+
+
+def test_average_precision_by_hand() -> None:
+    truth: list[list[Box]] = [[(0, 0, 10, 10), (20, 20, 10, 10)], [(5, 5, 10, 10)], []]
+    ranked = rank(
+        [
+            found((0.9, (0, 0, 10, 10)), (0.7, (20, 20, 10, 9))),
+            found((0.8, (20, 0, 10, 10))),
+            found((0.6, (0, 0, 4, 4))),
+        ],
+        truth,
+    )
+    assert ranked.hits.tolist() == [True, False, True, False]
+    # precision 1, 1/2, 2/3, 1/2 at recall 1/3, 1/3, 2/3, 2/3: one third at 1, one third at 2/3, the last third at 0
+    assert average_precision(ranked) == pytest.approx(1 / 3 + 2 / 9)
+
+
+def test_interpolation_takes_the_best_precision_at_no_less_recall() -> None:
+    ranked = Ranked(np.array([0.9, 0.8, 0.7]), np.array([False, True, True]), np.zeros(3, np.int64), np.array([2]))
+    assert average_precision(ranked) == pytest.approx(2 / 3)  # precision 1/2 at recall 1/2, but 2/3 at recall 1
+
+
+def test_a_box_is_hit_once_and_at_half_overlap() -> None:
+    truth: list[Box] = [(0, 0, 10, 10)]
+    assert hits(found((0.9, (0, 0, 10, 5)), (0.8, (0, 0, 10, 10))), truth).tolist() == [True, False]  # IoU exactly 0.5
+    assert hits(found((0.9, (0, 0, 10, 4.9))), truth).tolist() == [False]
+    # the nearest free box is taken, so that two boxes that overlap can both be found
+    pair: list[Box] = [(0, 0, 10, 10), (2, 0, 10, 10)]
+    assert hits(found((0.9, (0, 0, 10, 10)), (0.8, (0, 0, 10, 10))), pair).tolist() == [True, True]
+
+
+def test_average_precision_ends() -> None:
+    truth: list[list[Box]] = [[(0, 0, 10, 10)]] * 3
+    assert average_precision(rank([found((0.5, (0, 0, 10, 10)))] * 3, truth)) == 1.0
+    assert average_precision(rank([NOTHING] * 3, truth)) == 0.0
+    assert np.isnan(average_precision(rank([NOTHING] * 3, [[]] * 3)))
+
+
+def test_equal_confidences_have_no_order() -> None:
+    one, other = found((0.5, (0, 0, 10, 10))), found((0.5, (20, 20, 4, 4)))
+    truth: list[list[Box]] = [[(0, 0, 10, 10)], [(0, 0, 10, 10)]]
+    forwards, backwards = average_precision(rank([one, other], truth)), average_precision(rank([other, one], truth))
+    assert forwards == backwards == pytest.approx(1 / 4)  # half of the boxes at precision 1/2
+
+
+def _random_ranked(seed: int) -> Ranked:
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 8, 60)
+    return Ranked(np.sort(rng.random(60))[::-1], rng.random(60) < 0.4, image, np.bincount(image, minlength=8) + 2)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_average_precision_is_the_mean_of_interpolated_precision_over_boxes(seed: int) -> None:
+    ranked = _random_ranked(seed)
+    precision = ranked.hits.cumsum() / np.arange(1, 61)
+    recall = ranked.hits.cumsum()
+    levels = [precision[recall >= k].max(initial=0.0) for k in range(1, int(ranked.boxes.sum()) + 1)]
+    assert average_precision(ranked) == pytest.approx(np.mean(levels))
+
+
+def test_weights_are_copies_of_images() -> None:
+    ranked, weights = _random_ranked(1), np.array([2.0, 0, 1, 1, 3, 1, 1, 0])
+    copies = np.repeat(np.arange(60), weights[ranked.image].astype(int))
+    again = Ranked(ranked.scores[copies], ranked.hits[copies], ranked.image[copies], (ranked.boxes * weights).astype(np.int64))
+    assert average_precision(ranked, weights) == pytest.approx(average_precision(again))
+    low, high = average_precision_interval(ranked, [str(i) for i in range(8)], 0, 300) or (1, 0)
+    assert low < average_precision(ranked) < high
+    assert average_precision_interval(ranked, ["a", "b", "c", "c", "a", "a", "b", "b"], 0, 300) is None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("ultralytics") is None, reason="ultralytics is not installed")
+def test_average_precision_as_ultralytics_computes_it(tmp_path: Path) -> None:
+    """Theirs reads the curve at 101 recalls; in a process of its own, for importing it changes this one."""
+    rankeds = [_random_ranked(seed) for seed in range(5)]
+    (tmp_path / "in.json").write_text(json.dumps([[r.scores.tolist(), r.hits.tolist(), int(r.boxes.sum())] for r in rankeds]))
+    code = (
+        "import json, sys, numpy as np; from ultralytics.utils.metrics import ap_per_class\n"
+        "for s, h, n in json.load(open('in.json')):\n"
+        "    out = ap_per_class(np.array(h)[:, None], np.array(s), np.zeros(len(s)), np.zeros(n))\n"
+        "    print('AP', float(out[5][0][0]))"
+    )
+    environment = {"YOLO_OFFLINE": "1", "YOLO_AUTOINSTALL": "false", "YOLO_CONFIG_DIR": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True, timeout=120
+    )
+    theirs = [float(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("AP ")]
+    assert theirs == pytest.approx([average_precision(r) for r in rankeds], abs=0.015)
+
+
+# -- counts, areas, the confidence ---------------------------------------------------------------------------------------------
+
+
+def test_counts_and_areas_by_hand() -> None:
+    some = [found((0.9, (0, 0, 10, 10)), (0.3, (5, 5, 10, 10))), NOTHING]
+    assert counts(some, 0.25).tolist() == [2, 0]
+    assert counts(some, 0.3).tolist() == [2, 0]  # at least
+    assert counts(some, 0.31).tolist() == [1, 0]
+    assert box_area(some, 0.25, 20).tolist() == [50.0, 0.0]  # the 5 x 5 that both share counts twice
+    lungs = np.zeros((2, 20, 20), np.uint8)
+    lungs[0, :, :10], lungs[0, 0, 0] = 1, 255
+    # 199 lung pixels; the first box holds 99 of them, the second 50, of which 25 are in the first
+    assert lung_cover(some, 0.25, lungs)[0] == pytest.approx(100 * (99 + 50 - 25) / 199)
+    assert np.isnan(lung_cover(some, 0.25, lungs)[1])
+
+
+def test_best_confidence_by_hand() -> None:
+    ranked = Ranked(
+        np.array([0.9, 0.8, 0.55, 0.2]), np.array([True, True, False, True]), np.zeros(4, np.int64), np.array([4])
+    )
+    # F1 with 2, 3, 4 kept: 4/6, 4/7, 6/8
+    assert best_confidence(ranked) == (0.2, pytest.approx(0.75))
+    assert best_confidence(rank([NOTHING], [[(0.0, 0.0, 5.0, 5.0)]]))[1] == 0
+
+
+def test_packing_keeps_everything() -> None:
+    some = [found((0.9, (0, 0, 10, 10)), (0.3, (5, 5, 10, 10))), NOTHING, found((0.4, (1, 2, 3, 4)))]
+    again = unpacked(packed(some))
+    assert [a.scores.tolist() for a in again] == [a.scores.tolist() for a in some]
+    assert [a.boxes.tolist() for a in again] == [a.boxes.tolist() for a in some]
+    assert [len(a.scores) for a in unpacked(packed([NOTHING, NOTHING]))] == [0, 0]
+
+
+# -- controls ---------------------------------------------------------------------------------------------------------------
+
+
+def _radiographs(n: int = 5) -> Bytes:
+    noise = np.random.default_rng(0).random((n, SIDE, SIDE)) * 255
+    return np.stack([ndimage.gaussian_filter(i, 1.5) for i in noise]).astype(np.uint8)
+
+
+@pytest.mark.parametrize("target", [26.0, 32.0, 40.0])
+def test_controls_are_as_far_from_the_input_as_the_translation(target: float) -> None:
+    images, ids = _radiographs(), list("abcde")
+
+    def blur(rows: np.ndarray[Any, Any], sigma: float) -> Bytes:
+        return blurred(images[rows], sigma)
+
+    def noise(rows: np.ndarray[Any, Any], sigma: float) -> Bytes:
+        return noised(images[rows], sigma, [ids[i] for i in rows], 0)
+
+    for make, most in ((blur, 8.0), (noise, 1.0)):
+        strength, reached = matched_strength(make, images, target, most)
+        assert reached
+        assert mean_psnr(make(np.arange(5), strength), images) == pytest.approx(target, abs=0.35)
+    assert matched_strength(blur, images, 58.92, 8.0) == (0.0, True)  # nothing was done
+    assert matched_strength(blur, images, 5.0, 8.0) == (8.0, False)  # no blur is that far
+
+
+def test_noise_of_an_image_is_its_own() -> None:
+    images = _radiographs()
+    whole = noised(images, 0.1, list("abcde"), 3)
+    assert np.array_equal(noised(images[3:], 0.1, ["d", "e"], 3), whole[3:])
+    assert not np.array_equal(noised(images[:1], 0.1, ["b"], 3), whole[:1])
+    assert np.array_equal(noised(images, 0.0, list("abcde"), 3), images)
+
+
+# -- what is learnt from -----------------------------------------------------------------------------------------------------
+
+
+def _set(boxes: Sequence[tuple[Box, ...] | None], images: Bytes | None = None, name: str = "toy") -> ImageSet:
+    items = [Item(f"i{k}", f"p{k}", "opacity" if b else "clear", boxes=b) for k, b in enumerate(boxes)]
+    return ImageSet(name, items, {"image": np.zeros((len(items), SIDE, SIDE), np.uint8) if images is None else images}, name)
+
+
+def test_boxes_outside_or_without_area_are_left_out_and_told() -> None:
+    images = _set(
+        [((0, 0, 8, 8), (40, 0, 5, 5)), ((28, 28, 8, 8),), (), None, ((3, 3, 0, 5),), ((-9, 0, 9, 5), (2, 2, 5, -1))]
+    )
+    kept, note = annotated([images])
+    ((clean, rows),) = kept
+    assert rows == [0, 1, 2]  # images that lost all of their boxes are not background, and unknown is not none
+    assert [clean.items[row].boxes for row in rows] == [((0, 0, 8, 8),), ((28, 28, 4, 4),), ()]
+    assert "4 boxes" in note and "2 images" in note and "1 boxes cut" in note
+    assert images.items[0].boxes == ((0, 0, 8, 8), (40, 0, 5, 5))  # the caller's set is as it was
+    assert annotated([_set([None, None])]) == ([], "")
+
+
+def test_a_box_that_is_not_finite_is_an_error_that_names_the_image() -> None:
+    with pytest.raises(DataError, match=r"toy: image i1 .*finite"):
+        annotated([_set([(), ((float("nan"), 0, 5, 5),)])])
+
+
+# -- the evaluator, with a detector that finds bright squares ----------------------------------------------------------------
+
+
+class Bright:
+    """Finds connected pixels above 0.75; its confidence is their greatest value less a half, times two."""
+
+    def __init__(self, name: str = "bright") -> None:
+        self.id, self.facts, self.seen = name, {"library": "none", "images": 3}, 0
+
+    def detect(self, images: FloatImage) -> list[Detections]:
+        self.seen += len(images)
+        return [self.one(image) for image in images]
+
+    def one(self, image: FloatImage) -> Detections:
+        labels, _ = ndimage.label(image > 0.75)
+        boxes = []
+        for part in ndimage.find_objects(labels):
+            y, x = part
+            boxes.append((2 * float(image[part].max()) - 1, (x.start, y.start, x.stop - x.start, y.stop - y.start)))
+        return found(*boxes)
+
+
+class Blind(Bright):
+    """Finds nothing."""
+
+    def one(self, image: FloatImage) -> Detections:
+        return NOTHING
+
+
+class Everywhere(Bright):
+    """The same wrong box in every image."""
+
+    def one(self, image: FloatImage) -> Detections:
+        return found((0.9, (0, 0, SIDE, 2)))
+
+
+Use = Callable[[Any], Any]
+
+
+@pytest.fixture
+def use(monkeypatch: pytest.MonkeyPatch) -> Use:
+    """Lets the evaluator train a given detector."""
+
+    def give(detector: Any) -> Any:
+        monkeypatch.setattr(tv_detector, "train_torchvision", lambda job, settings, learn: detector)
+        return detector
+
+    return give
+
+
+PLACES: list[Box] = [(2, 2, 6, 6), (20, 2, 6, 6), (2, 20, 6, 6), (20, 20, 6, 6)]
+#: Squares in each opacity image; images 0 and 1 are of one patient.
+SQUARES = (1, 3, 2, 2, 1, 4)
+PARAMS = DetectionConfig(detector="fcos", n_boot=100)
+
+
+def _draw(squares: Sequence[int]) -> Bytes:
+    images = np.full((len(squares), SIDE, SIDE), 60, np.uint8)
+    for image, number in zip(images, squares, strict=True):
+        for x, y, w, h in PLACES[:number]:
+            image[int(y) : int(y + h), int(x) : int(x + w)] = 255
+    return images
+
+
+def _items(squares: Sequence[int], boxes: bool = True) -> list[Item]:
+    return [
+        Item(f"i{k}", f"p{max(k, 1)}", "opacity" if n else "clear", boxes=tuple(PLACES[:n]) if boxes else None)
+        for k, n in enumerate(squares)
+    ]
+
+
+def _source(squares: Sequence[int] = (*SQUARES, 0, 0, 0), boxes: bool = True, name: str = "squares") -> ImageSet:
+    lungs = np.zeros((len(squares), SIDE, SIDE), np.uint8)
+    lungs[:, :, :16] = 1
+    return ImageSet(name, _items(squares, boxes), {"image": _draw(squares), "lung_mask": lungs}, f"{name}{boxes}")
+
+
+def _translated(squares: Sequence[int]) -> ImageSet:
+    return ImageSet("out", _items((*SQUARES, 0, 0, 0)), {"image": _draw(squares)}, f"out{squares}")
+
+
+def _score(tmp_path: Path, squares: Sequence[int], params: Any = PARAMS, **more: Any) -> dict[str, Score]:
+    source = more.pop("source", None) or _source()
+    images = _source(name="train")
+    more = {"learn": (images,), "check": (images,), **more}
+    return Detection().score(job(tmp_path, _translated(squares), params, source, **more))
+
+
+def test_doing_nothing_changes_nothing(use: Use, tmp_path: Path) -> None:
+    detector = use(Bright())
+    scores = _score(tmp_path, (*SQUARES, 0, 0, 0))
+    assert set(scores) == {m.key for m in Detection.metrics(PARAMS)}
+    assert scores["count_change"].value == 0.0 and scores["count_change"].ci == (0.0, 0.0)
+    assert scores["count_p"].value == 1.0 and scores["opacity_p_permutation"].value == 1.0
+    assert scores["opacity_effect"].value == 0.0 and scores["opacity_unchanged"].value == 100.0
+    assert scores["psnr_blur_change"].value == scores["psnr_noise_change"].value == 0.0
+    assert scores["map50"].value == 1.0 and not scores["count_change"].doubt
+    # patients' means: (1 + 3) / 2, 2, 2, 1, 4
+    assert scores["count_before"].value == pytest.approx((2 + 2 + 2 + 1 + 4) / 5)
+    assert scores["count_before"].per_image == dict(zip(["i0", "i1", "i2", "i3", "i4", "i5"], map(float, SQUARES), strict=True))
+    assert scores["clear_before"].value == 0.0
+    # the test set, the validation images and the fixed blur; unchanged images are not looked at again
+    assert detector.seen == 9 + 9 + 6
+
+
+def test_counts_before_and_after_by_hand(use: Use, tmp_path: Path) -> None:
+    use(Bright())
+    after = (0, 1, 2, 0, 2, 0, 0, 1, 0)
+    scores = _score(tmp_path, after)
+    changes = np.array([-1.5, 0, -2, 1, -4])  # patients: images 0 and 1 are one
+    assert scores["count_change"].value == pytest.approx(changes.mean())
+    assert scores["count_after"].value == pytest.approx((0.5 + 2 + 0 + 2 + 0) / 5)
+    assert scores["count_change"].per_image == {"i0": -1, "i1": -2, "i2": 0, "i3": -2, "i4": 1, "i5": -4}
+    assert scores["opacity_median"].value == -1.5
+    assert "quartiles -2.00 and 0.00" in scores["opacity_median"].note
+    assert (scores["opacity_reduced"].value, scores["opacity_unchanged"].value, scores["opacity_increased"].value) == (60, 20, 20)
+    assert scores["opacity_zeros"].value == 1 and scores["opacity_p"].n == 5
+    # Pratt's ranks of |change|: 0 -> 1 (left out), 1 -> 2, 1.5 -> 3, 2 -> 4, 4 -> 5; minus 3 + 4 + 5, plus 2
+    assert scores["opacity_effect"].value == pytest.approx((2 - 12) / 14)
+    assert scores["count_clear"].value == pytest.approx(1 / 3)
+    assert scores["clear_increased"].value == pytest.approx(100 / 3)
+    assert scores["opacity_area_before"].value == pytest.approx(100 * 36 / SIDE**2 * (2 + 2 + 2 + 1 + 4) / 5)
+    # squares 1 and 3 lie in the lung, which is the left half
+    assert scores["opacity_lung_before"].value == pytest.approx(100 * 36 / (SIDE * 16) * ((1 + 2) / 2 + 1 + 1 + 1 + 2) / 5)
+    assert "confidence >= 0.95" in scores["count_change"].note and "NMS IoU 0.45" in scores["count_change"].note
+
+
+def test_blur_and_noise_are_controls(use: Use, tmp_path: Path) -> None:
+    use(Bright())
+    scores = _score(tmp_path, (0,) * 9)
+    assert scores["count_change"].value == -scores["count_before"].value  # type: ignore[operator]
+    assert "PSNR of the translation" in scores["psnr_blur_after"].note and "sigma" in scores["psnr_noise_after"].note
+    assert scores["psnr_noise_after"].value != scores["count_after"].value
+    assert scores["blur_before"].value == scores["count_before"].value
+    assert "sigma 0.5 pixels" in scores["blur_change"].note
+
+
+def test_a_blind_detector_puts_every_count_in_doubt(use: Use, tmp_path: Path) -> None:
+    use(Everywhere())
+    scores = _score(tmp_path, (0,) * 9)
+    assert scores["map50"].value == 0.0 and not scores["map50"].doubt
+    counting = {key: score for key, score in scores.items() if key != "map50"}
+    expected = "the detector is blind here: mAP50 0.00 on 9 untouched images, floor 0.10"
+    assert {score.doubt for score in counting.values()} == {expected}
+    assert f"confidence >= {DEFAULT_CONFIDENCE}" in scores["count_change"].note and "no hit" in scores["count_change"].note
+
+
+def test_a_detector_that_finds_nothing(use: Use, tmp_path: Path) -> None:
+    use(Blind())
+    scores = _score(tmp_path, (0,) * 9)
+    assert scores["count_before"].value == scores["count_after"].value == scores["count_change"].value == 0.0
+    assert scores["count_p"].value == 1.0 and scores["opacity_p_permutation"].value == 1.0
+    assert "finds nothing" in scores["count_change"].note and "finds nothing" in scores["count_after"].note
+    assert "blind" in scores["count_change"].doubt and scores["map50"].value == 0.0
+    # even without a floor, nothing can be lost where nothing is found
+    again = _score(tmp_path, (0,) * 9, DetectionConfig(detector="fcos", n_boot=100, map_floor=0.0))
+    assert "finds nothing in 6 untouched opacity images" in again["count_change"].doubt
+
+
+def test_a_detector_that_finds_as_much_in_clear_images_is_in_doubt(use: Use, tmp_path: Path) -> None:
+    use(Bright())
+    squares = _draw((*SQUARES, 4, 4, 4))  # the clear images are full of squares that are no opacities
+    source = ImageSet("both", _items((*SQUARES, 0, 0, 0)), {"image": squares}, "both")
+    scores = _score(tmp_path, (*SQUARES, 4, 4, 4), source=source)
+    assert scores["map50"].value is not None and scores["map50"].value > PARAMS.map_floor
+    assert "what it counts are not opacities" in scores["count_change"].doubt
+
+
+def test_without_boxes_in_the_test_set_quality_is_that_on_validation_images(use: Use, tmp_path: Path) -> None:
+    use(Bright())
+    scores = _score(tmp_path, (0,) * 9, source=_source(boxes=False))
+    assert scores["map50"].value == 1.0 and "real validation images" in scores["map50"].note
+    assert not scores["count_change"].doubt
+    blank = _score(tmp_path, (0,) * 9, source=_source(boxes=False), check=(), cache=tmp_path / "other")
+    assert blank["map50"].value is None and blank["map50"].note
+    assert "nobody knows" in blank["count_change"].doubt
+    assert "confidence >= 0.25 (YOLOv5's default: no validation image has boxes)" in blank["count_change"].note
+
+
+def test_a_test_set_without_opacity_images_has_no_headline(use: Use, tmp_path: Path) -> None:
+    use(Bright())
+    source = _source((0, 0, 0, 0))
+    translated = ImageSet("out", source.items, {"image": _draw((0, 1, 0, 0))}, "out")
+    images = _source(name="train")
+    scores = Detection().score(job(tmp_path, translated, PARAMS, source, learn=(images,), check=(images,)))
+    assert scores["count_change"].value is None and "no opacity images" in scores["count_change"].note
+    assert scores["count_clear"].value is not None and (tmp_path / "scratch" / "counts.png").is_file()
+
+
+def test_real_images_are_looked_at_once_for_all_methods(use: Use, tmp_path: Path) -> None:
+    detector = use(Bright())
+    images = _source(name="train")
+    Detection().prepare(prepare_job(tmp_path, _source(), PARAMS, learn=(images,), check=(images,)))
+    assert detector.seen == 9 + 9 + 6
+    first = _score(tmp_path, (0,) * 9)
+    after_one = detector.seen
+    second = _score(tmp_path, (1,) * 9)
+    assert after_one - 24 <= 3 * 9 and detector.seen - after_one <= 3 * 9  # translated images and two controls each
+    shared = [m.key for m in Detection.metrics(PARAMS) if m.shared]
+    assert {"count_before", "map50", "blur_change"} <= set(shared)
+    assert {k: first[k].value for k in shared} == {k: second[k].value for k in shared}
+    detector.id = "another"  # another detector sees everything anew
+    _score(tmp_path, (0,) * 9)
+    assert detector.seen - after_one > 24 + 9
+
+
+def test_the_same_job_gives_the_same_scores(use: Use, tmp_path: Path) -> None:
+    use(Bright())
+    assert _score(tmp_path / "a", (1,) * 9) == _score(tmp_path / "b", (1,) * 9)
+
+
+def test_a_given_confidence_is_used(use: Use, tmp_path: Path) -> None:
+    use(Bright())
+    params = DetectionConfig(detector="fcos", n_boot=100, confidence=0.4)
+    images = _source(name="train")
+    real = Real(prepare_job(tmp_path, _source(), params, learn=(images,), check=(images,)))
+    assert real.confidence == 0.4 and "as configured" in real.note
+
+
+def test_pictures(use: Use, tmp_path: Path) -> None:
+    use(Bright())
+    _score(tmp_path, (0, 1, 2, 0, 2, 0, 0, 1, 0))
+    with Image.open(tmp_path / "scratch" / "counts.png") as picture:
+        assert picture.width == 770 and picture.height > 500  # 3.5 inches at 220 dots
+    assert (tmp_path / "scratch" / "curve.png").is_file()
+    curve = json.loads((tmp_path / "scratch" / "curve.json").read_text())
+    for values in curve["counts"]["opacity"].values():
+        assert values == sorted(values, reverse=True)  # a higher confidence never finds more
+    assert curve["confidence"][0] == 0.05 and curve["confidence"][-1] == 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "params",
+    [
+        DetectionConfig(detector="fcos", backbone="resnet18", width=64, image_size=128, iterations=150, batch_size=8),
+        pytest.param(
+            DetectionConfig(detector="yolo", yolo_model="yolov5n", image_size=64, epochs=20, batch_size=16),
+            marks=pytest.mark.skipif(bool(yolo.missing_yolo()), reason="ultralytics is not installed"),
+        ),
+    ],
+    ids=["fcos", "yolo"],
+)
+def test_opacities_that_are_removed_are_no_longer_counted(params: DetectionConfig, tmp_path: Path) -> None:
+    """The whole of it on rendered images: true removal lowers the count, doing nothing and controls do not."""
+    (data,) = open_datasets(["synthetic"], 0, cache_root=tmp_path / "images")
+    learn, check, source = (data.split(split, 64) for split in ("train", "val", "test"))
+    truth = ImageSet("truth", source.items, {"image": source.bytes(plane="counterpart")}, "truth")
+    scores = Detection().score(job(tmp_path, truth, params, source, learn=(learn,), check=(check,)))
+    assert scores["map50"].value is not None and scores["map50"].value > 0.3
+    change, ci, p = scores["count_change"].value, scores["count_change"].ci, scores["count_p"].value
+    assert not scores["count_change"].doubt
+    assert change is not None and change < -0.2 and ci is not None and ci[1] < 0 and p is not None and p < 0.05
+    for control in ("psnr_blur_change", "psnr_noise_change"):
+        value = scores[control].value
+        assert value is not None and value > change / 2
+    same = ImageSet("same", source.items, {"image": source.bytes()}, "same")
+    assert Detection().score(job(tmp_path, same, params, source, learn=(learn,), check=(check,)))["count_change"].value == 0.0
+
+
+# -- parameters and what is missing -------------------------------------------------------------------------------------------
+
+
+def test_metrics_are_told_apart() -> None:
+    metrics = Detection.metrics(DetectionConfig(detector="yolo"))
+    assert len({m.key for m in metrics}) == len(metrics) == 6 + len(PARTS) * len(COLUMNS)
+    assert [m.key for m in metrics if m.primary] == ["count_change"]
+    assert {m.part for m in metrics if m.key.startswith("opacity_")} == {"YOLOv5u · opacity images"}
+    assert len({(m.part, m.label) for m in metrics}) == len(metrics)
+
+
+def test_needs() -> None:
+    assert Detection.learns(DetectionConfig()) == "boxes"
+    assert Detection.requires(DetectionConfig()) == {"images to learn from"}
+    assert Detection.requires(DetectionConfig(weights="mine.pt")) == frozenset()
+    assert Detection.files(DetectionConfig(weights="mine.pt"), ()) == (Path("mine.pt"),)
+
+
+def test_ultralytics_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(yolo, "find_spec", lambda name: None)
+    (line,) = Detection.missing_assets(DetectionConfig(), ())
+    assert line == yolo.missing_yolo() and "pip install" in line and "detector=fcos" in line
+    assert Detection.missing_assets(DetectionConfig(detector="fcos"), ()) == []
+    with pytest.raises(PreflightError, match="ultralytics"):
+        Detection().prepare(prepare_job(tmp_path, _source(), DetectionConfig(), learn=(_source(name="train"),)))
+
+
+def test_weights_that_are_not_there(tmp_path: Path) -> None:
+    params = DetectionConfig(detector="fcos", weights=str(tmp_path / "mine.pth"))
+    (line,) = Detection.missing_assets(params, ())
+    assert "mine.pth" in line and "FCOS" in line
+    with pytest.raises(PreflightError, match=r"mine\.pth"):
+        Detection().prepare(prepare_job(tmp_path, _source(), params))
+
+
+def test_nothing_to_learn_from(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no opacity box to learn from in toy"):
+        Detection().prepare(prepare_job(tmp_path, _source(), PARAMS, learn=(_set([(), ()]),)))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"detector": "rcnn"}, {"confidence": 1.0}, {"map_floor": 2.0}, {"n_boot": 0}, {"image_size": 100},
+        {"detector": "fcos", "backbone": "vgg"}, {"detector": "fcos", "width": 48}, {"detector": "fcos", "batch_size": 1},
+        {"yolo_model": "yolov9"},
+    ],
+)  # fmt: skip
+def test_parameters_are_checked(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        DetectionConfig(**wrong)
+
+
+def test_many_images_go_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evaluators.detectors._PIXELS", 2 * SIDE * SIDE)
+    detector, images = Bright(), _draw(SQUARES)
+    assert counts(detect_all(detector, images), 0.25).tolist() == list(SQUARES)
+    assert detect_all(detector, images[:0]) == []
