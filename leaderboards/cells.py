@@ -25,20 +25,20 @@ class Style:
         best: format of the best value of a column.
         near: format of values that cannot be told from the best.
         doubt: format of values that must not be relied upon.
-        brief: intervals get two digits of their half-width, and empty ones are left out.
-        between: stands between a value and its spread.
+        brief: intervals get two digits of their half-width, empty ones are left out, and so is a standard deviation beside one.
+        spread: whether there are intervals and standard deviations.
     """
 
     best: str = "**{}**"
     near: str = "{} ‡"
     doubt: str = '<span style="color:gray">{}</span> †'
     brief: bool = False
-    between: str = " "
+    spread: bool = True
 
 
 MARKDOWN = Style()
 TERMINAL = Style("{} *", "{}", "({})", brief=True)
-NARROW = Style("{} *", "{}", "({})", brief=True, between="\n")
+BARE = Style("{} *", "{}", "({})", spread=False)
 
 
 def texts(cells: Sequence[Cell | None], column: Column, style: Style, near: Collection[int] = ()) -> list[str]:
@@ -58,15 +58,15 @@ def texts(cells: Sequence[Cell | None], column: Column, style: Style, near: Coll
         if cell is None:
             found.append(MISSING)
             continue
-        parts = [number(cell.value, column.digits), *_spread(cell, column.digits, style.brief)]
+        parts = [number(cell.value, column.digits), *(_spread(cell, column.digits, style.brief) if style.spread else [])]
         if cell.doubt:
-            found.append(style.doubt.format(style.between.join(parts)))
+            found.append(style.doubt.format(" ".join(parts)))
             continue
         if cell.value * column.sign == winner:
             parts[0] = style.best.format(parts[0])
         elif index in near:
             parts[0] = style.near.format(parts[0])
-        found.append(style.between.join(parts))
+        found.append(" ".join(parts))
     return found
 
 
@@ -90,7 +90,9 @@ def _spread(cell: Cell, digits: int, brief: bool) -> list[str]:
         return std
     digits = min(digits, max(0, 1 - math.floor(math.log10(half)))) if brief else digits
     ci = interval(cell.ci, digits)
-    return [*std, ci] if len(ci) <= SHORT_CI else std
+    if len(ci) > SHORT_CI:
+        return std
+    return [ci] if brief else [*std, ci]
 
 
 def count(value: int | None) -> str:
@@ -132,28 +134,3 @@ def aligned(grid: Grid, form: str, left: int = 1) -> str:
     rows = zip(*(column for _, column in grid), strict=True)
     sides = ["left"] * left + ["right"] * (len(grid) - left)
     return tabulate(list(rows), [head for head, _ in grid], form, disable_numparse=True, colalign=sides)
-
-
-def title(evaluator: str) -> str:
-    """An evaluator's name as a heading."""
-    return evaluator[:1].upper() + evaluator[1:]
-
-
-def names(columns: Sequence[Column], everything: Sequence[Column]) -> str:
-    """Metrics in words: main columns by label, those of parts by label and part, or as a whole where all of them are meant.
-
-    Args:
-        columns: which.
-        everything: the columns of the table.
-    """
-    words = list(dict.fromkeys(c.label for c in columns if not c.part))
-    for evaluator in dict.fromkeys(c.evaluator for c in columns if c.part):
-        mine = [c for c in columns if c.part and c.evaluator == evaluator]
-        if len(mine) == sum(bool(c.part) for c in everything if c.evaluator == evaluator):
-            words.append(f"{title(evaluator)} by part")
-            continue
-        parts: dict[tuple[str, ...], list[str]] = {}
-        for name in dict.fromkeys(c.label for c in mine):
-            parts.setdefault(tuple(c.part for c in mine if c.label == name), []).append(name)
-        words += [f"{', '.join(labels)} of {', '.join(some)}" for some, labels in parts.items()]
-    return ", ".join(words)

@@ -12,7 +12,8 @@ from itertools import combinations
 
 from bench.records import LOCAL, Local
 from evaluators.statistics import Paired, Rank, holm, paired_test, patient_means, rank_intervals
-from leaderboards.cells import MISSING, heading, interval, markdown, names, number
+from leaderboards.cells import MISSING, heading, interval, markdown, number
+from leaderboards.subjects import labels
 from leaderboards.tables import Column, Id, Row, Table
 
 #: A difference with a larger corrected p value is no difference.
@@ -215,31 +216,31 @@ def _p(value: float) -> str:
 def _about(found: Comparisons) -> list[str]:
     sizes: dict[tuple[str, str], list[Column]] = {}
     for family in found.families:
-        n = sorted({pair.paired.n for pair in family.pairs})
-        patients = f"{n[0]} to {n[-1]}" if len(n) > 1 else str(n[0]) if n else "0"
+        some = sorted({pair.paired.n for pair in family.pairs})
+        patients = f"{some[0]} to {some[-1]}" if len(some) > 1 else str(some[0]) if some else "0"
         sizes.setdefault((patients, str(len(family.pairs))), []).append(family.column)
     pooled: dict[str, None] = dict.fromkeys(label for family in found.families for label in family.pooled)
-    lines = [
-        f"- Paired Wilcoxon over {n} patients, Holm over {k} comparison{'s' if k != '1' else ''}: {names(columns, columns)}."
-        for (n, k), columns in sizes.items()
-    ]
+    lines = []
+    for (n, k), columns in sizes.items():
+        which = f": {labels(columns)}" if len(sizes) > 1 else " of each metric" if len(columns) > 1 else ""
+        lines.append(f"- Paired Wilcoxon over {n} patients, Holm over {k} comparison{'s' if k != '1' else ''}{which}.")
     lines.append(
-        "- Two-sided, Pratt's zeros; exact where at most "
-        f"{EXACT} patients changed. Shift: Hodges-Lehmann pseudo-median of the patients' differences. Effect: rank-biserial, from "
-        "-1 (B lower in every patient that changed) to 1. Ranks are by the mean over patients of the values by image."
+        f"- Two-sided, Pratt's zeros; exact where at most {EXACT} patients changed. Shift: Hodges-Lehmann pseudo-median of the "
+        "patients' differences. Effect: rank-biserial, from -1 (B lower in every patient that changed) to 1. Ranks are by the "
+        "mean over patients of the values by image."
     )
     if pooled:
         lines.append(f"- Several seeds are averaged image by image first: {', '.join(pooled)}.")
-    return lines
+    return [*lines, *(f"- {line}" for line in left_out(found))]
 
 
-def left_out(found: Comparisons, columns: Sequence[Column]) -> list[str]:
+def left_out(found: Comparisons) -> list[str]:
     """What was not compared, and why."""
     lines = []
     if found.blind:
         whom = dict.fromkeys(found.blind.values())
-        metrics = [(names([c for c, some in found.blind.items() if some == who], columns), who) for who in whom]
-        told = "; ".join(f"{labels} of {', '.join(who)}" if who else labels for labels, who in metrics)
+        metrics = [(labels(c for c, some in found.blind.items() if some == who), who) for who in whom]
+        told = "; ".join(f"{words} of {', '.join(who)}" if who else words for words, who in metrics)
         lines.append(f"Not compared between methods, for lack of values by image: {told}.")
     if found.nameless:
         lines.append(

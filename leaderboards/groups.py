@@ -6,7 +6,7 @@ classifier, the classifier are the same. Whatever differs in one of these goes i
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -96,21 +96,33 @@ def split(records: Sequence[Record]) -> list[tuple[list[str], list[Record]]]:
         else:
             place[0].update(keys)
             place[1].append(variant)
-    configurations = Counter(evaluator for evaluator, _ in members)
     return [
         (
-            [_describe(members[v][0]) for v in chosen if configurations[v[0]] > 1] if len(places) > 1 else [],
+            [_describe(v, members) for v in chosen if sum(v[0] in {w[0] for w in other} for _, other in places) > 1],
             [record for v in chosen for record in members[v]],
         )
         for _, chosen in places
     ]
 
 
-def _describe(record: Record) -> str:
-    params = ", ".join(f"{name}={value}" for name, value in sorted((record.get("params") or {}).items()))
-    version = f"version={record['evaluator_version']}" if record.get("evaluator_version") is not None else ""
-    prior = f"prior={prior_id(record)}" if prior_id(record) else ""
-    return f"{record.get('evaluator')} ({', '.join(part for part in (version, params, prior) if part)})"
+def _describe(variant: Variant, members: Mapping[Variant, Sequence[Record]]) -> str:
+    """An evaluator's configuration, by what tells it from the evaluator's others: parameters, version, classifier, code."""
+    rivals = {other: _facts(some[0]) for other, some in members.items() if other[0] == variant[0]}
+    names = sorted({name for facts in rivals.values() for name in facts})
+    differing = [n for n in names if len({(n in facts, text(facts.get(n))) for facts in rivals.values()}) > 1]
+    mine = rivals[variant]
+    told = [f"{name}={_value(mine[name])}" for name in differing if name in mine]
+    lacking = [name for name in differing if name not in mine]
+    return " ".join([variant[0], *([", ".join(told)] if told else []), *([f"without {', '.join(lacking)}"] if lacking else [])])
+
+
+def _facts(record: Record) -> dict[str, Any]:
+    about = {"version": record.get("evaluator_version"), "prior": prior_id(record), "code": record.get("evaluator_origin")}
+    return {**(record.get("params") or {}), **{name: value for name, value in about.items() if value not in (None, "")}}
+
+
+def _value(value: Any) -> str:
+    return "none" if value in ([], None) else "+".join(map(text, value)) if isinstance(value, list) else text(value)
 
 
 def identity(record: Record) -> Identity:

@@ -1,7 +1,8 @@
 """Tables -> markdown and text for a terminal; no clock, no disk.
 
-A section of the leaderboard has the primary metrics of all evaluators in one table, then each evaluator's own metrics, its
-parts, the comparisons between methods and the figures.
+A section of the leaderboard has the primary metrics of all evaluators in one table, then the comparisons between methods, then
+for each evaluator its own metrics and its parts, and the figures; below each table stands what concerns its numbers. The figures
+themselves stand at the end.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ import textwrap
 from collections.abc import Iterable, Sequence
 
 from bench.files import canonical_json, digest
-from leaderboards import compare, details, notes
+from leaderboards import about, compare, details, notes
 from leaderboards.cells import (
+    ARROWS,
+    BARE,
     FAILED,
     MARKDOWN,
-    NARROW,
     TERMINAL,
     Grid,
     Style,
@@ -24,13 +26,13 @@ from leaderboards.cells import (
     markdown,
     span,
     texts,
-    title,
 )
 from leaderboards.groups import TEST_FIELDS, TRAIN_FIELDS, Record, order
+from leaderboards.subjects import HEADLINE, Layout, Place, title
 from leaderboards.tables import Column, Row, Table, tables
 
-#: Characters in a line of a heading where the terminal is narrow.
-NARROW_HEADING = 14
+#: Characters in a line of a heading where the terminal is narrow: the first of these that gives the fewest tables.
+NARROW_HEADINGS = (14, 12, 10, 8)
 
 #: What the digest covers: results and what they depend on, not when or where they were computed.
 DIGESTED = (
@@ -44,10 +46,24 @@ def leaderboard(records: Iterable[Record]) -> str:
     records = sorted(records, key=order)
     if not records:
         return "# Leaderboard\n\nNo records yet.\n"
-    parts = ["# Leaderboard", *(_section(table) for table in tables(records))]
+    found = tables(records)
     results = sorted(([record.get(name) for name in DIGESTED] for record in records), key=canonical_json)
-    parts.append(f"{len(records)} records, digest `{digest(results)}`.")
-    return "\n\n".join(parts) + "\n"
+    last = f"{len(records)} records, digest `{digest(results)}`."
+    return "\n\n".join(["# Leaderboard", *(_section(table) for table in found), *_gallery(found), last]) + "\n"
+
+
+def _gallery(found: Sequence[Table]) -> list[str]:
+    """The pictures themselves, each once: ``original`` may stand in several tables."""
+    parts: list[str] = []
+    seen: set[str] = set()
+    for table in found:
+        lines = []
+        for row, some in about.pictures(table).items():
+            fresh = [f"![{row}: {name}]({path})" for name, path in some if path not in seen]
+            seen |= {path for _, path in some}
+            lines += [" ".join(fresh)] if fresh else []
+        parts += [f"### {_title(table)}", *lines] if lines else []
+    return ["## Figures", *parts] if parts else []
 
 
 def short(records: Iterable[Record], width: int = 100) -> str:
@@ -55,26 +71,42 @@ def short(records: Iterable[Record], width: int = 100) -> str:
     relied upon."""
     parts = []
     for table in tables(records):
+        layout = Layout(table)
         columns = [column for column in table.main if column.primary]
-        primary = [column for column in table.columns if column.primary and not column.part and not column.shared]
-        below = [*notes.problems(table), *notes.doubts(table, primary, "(...)"), *notes.lacking(table, primary)]
-        parts.append("\n".join([textwrap.fill(_title(table), width), "", *_fitted(table, columns, width), *below]))
+        below = [*notes.problems(table), *notes.doubts(layout, HEADLINE, "(...)")]
+        below += notes.lacking(layout, HEADLINE) if any(c.primary for c in layout.headline) else []
+        wrapped = [textwrap.fill(line, width, subsequent_indent="  ") for line in below]
+        parts.append("\n".join([textwrap.fill(_title(table), width), "", *_fitted(table, columns, width), *wrapped]))
     return "\n\n".join(parts) + "\n" if parts else "No records yet.\n"
 
 
 def _fitted(table: Table, columns: Sequence[Column], width: int) -> list[str]:
-    """The table for a terminal: as it is; else with headings and spreads on lines of their own; else in several, too."""
+    """The table for a terminal: with intervals if they fit; else values alone, with headings on several lines; else in several
+    tables, too."""
     grid = _grid(table, columns, TERMINAL)
+    pieces: list[Grid] = [grid]
     if _width(grid) > width:
-        narrow = _grid(table, columns, NARROW)
-        grid = [(textwrap.fill(head, NARROW_HEADING, break_long_words=False), column) for head, column in narrow]
+        bare = _grid(table, columns, BARE)
+        attempts = ([(_lines(head, size), column) for head, column in bare] for size in NARROW_HEADINGS)
+        pieces = min((_pieces(grid, width) for grid in attempts), key=len)
+    return "\n\n".join(aligned(piece, "simple") for piece in pieces).splitlines()
+
+
+def _lines(head: str, size: int) -> str:
+    """A heading on several lines, its arrow never alone."""
+    label, arrow = (head[:-2], head[-2:].replace(" ", "\N{NO-BREAK SPACE}")) if head.endswith(tuple(ARROWS.values())) else (head, "")
+    return textwrap.fill(label + arrow, size, break_long_words=False).replace("\N{NO-BREAK SPACE}", " ")
+
+
+def _pieces(grid: Grid, width: int) -> list[Grid]:
+    """The columns of a table in several, each with the first column."""
     method, *rest = grid
     pieces = [[method]]
     for column in rest:
         if len(pieces[-1]) > 1 and _width([*pieces[-1], column]) > width:
             pieces.append([method])
         pieces[-1].append(column)
-    return "\n\n".join(aligned(piece, "simple") for piece in pieces).splitlines()
+    return list[Grid](pieces)
 
 
 def _width(grid: Grid) -> int:
@@ -82,25 +114,39 @@ def _width(grid: Grid) -> int:
 
 
 def _section(table: Table) -> str:
+    layout = Layout(table)
     found = compare.compare(table)
-    columns = [column for column in table.main if column.primary] or list(table.main)
+    columns = [column for column in layout.headline if table.filled(column)]
     below = [
-        *notes.problems(table), *notes.doubts(table, table.columns), *notes.lacking(table, table.columns),
+        *notes.problems(table), *notes.cautions(table),
         *(["‡ not distinguishable from the best (Holm p ≥ 0.05, see Comparisons)."] if any(found.near.values()) else []),
-        *notes.real(table), *notes.cautions(table), *notes.numbers(table), *notes.spreads(table), *notes.remarks(table),
-        *compare.left_out(found, table.columns), *notes.statements(table),
+        *notes.below(layout, HEADLINE), *([] if found.families else compare.left_out(found)), *about.table_lines(table),
     ]  # fmt: skip
-    grid = [*_grid(table, columns, MARKDOWN, found), *_costs(table)]
-    parts = [f"## {_title(table)}", markdown(grid), "\n".join(f"- {line}" for line in below)]
+    parts = [f"## {_title(table)}", markdown([*_grid(table, columns, MARKDOWN, found), *_costs(table)]), _bullets(below)]
+    parts.append(compare.section(found))
     for evaluator in dict.fromkeys(column.evaluator for column in table.columns):
-        mine = [column for column in table.main if column.evaluator == evaluator]
-        if not set(mine) <= set(columns):
-            parts += [f"### {title(evaluator)}", markdown(_grid(table, mine, MARKDOWN, found, own=True))]
-        if evaluator in details.evaluators(table):
-            parts += [f"### {title(evaluator)} by part", details.detail(table, evaluator)]
-    pictures = notes.figures(table)
-    parts += [compare.section(found), "### Figures" if pictures else "", "\n".join(f"- {line}" for line in pictures)]
-    return "\n\n".join(part for part in parts if part)
+        parts += _evaluator(layout, evaluator, found)
+    pictures = about.links(about.pictures(table))
+    return "\n\n".join(part for part in [*parts, "### Figures" if pictures else "", pictures] if part)
+
+
+def _evaluator(layout: Layout, evaluator: str, found: compare.Comparisons) -> list[str]:
+    """What it is, its own table, its parts; its own table is left out where the headline shows it all."""
+    table = layout.table
+    mine = [column for column in table.main if column.evaluator == evaluator]
+    own = "" if set(mine) <= set(layout.headline) else markdown(_grid(table, mine, MARKDOWN, found, own=True))
+    below = notes.below(layout, Place(evaluator))
+    by_part = _bullets(notes.below(layout, Place(evaluator, parts=True)))
+    if evaluator in details.evaluators(table):
+        by_part = "\n\n".join(filter(None, [f"### {title(evaluator)} by part", details.detail(table, evaluator), by_part]))
+    else:
+        below, by_part = [*below, *notes.below(layout, Place(evaluator, parts=True))], ""
+    parts = [part for part in (about.evaluator(table, evaluator), own, _bullets(below)) if part]
+    return [*([f"### {title(evaluator)}", *parts] if parts else []), by_part]
+
+
+def _bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def _title(table: Table) -> str:
@@ -124,7 +170,7 @@ def _grid(
 ) -> list[tuple[str, Sequence[str]]]:
     """The texts of a table: methods, metrics, n (of these metrics alone with `own`), seeds."""
     marks = notes.marks(table)
-    n = [sorted({n for c in columns if c.id in row.cells for n in row.cells[c.id].n}) if own else row.n for row in table.rows]
+    n = [notes.count(row, columns) if own else row.n for row in table.rows]
     return [
         ("Method", [f"{row.label} [{mark}]" if mark else row.label for row, mark in zip(table.rows, marks, strict=True)]),
         *((heading(column), _column(table.rows, column, style, found)) for column in columns),

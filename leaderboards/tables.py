@@ -98,7 +98,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Remark:
-    """A text about some metrics; `methods` is empty where it holds for every one that has a score of those metrics."""
+    """A text about some metrics; `methods` is empty where it holds for every one that has a score of those metrics, or a value."""
 
     text: str
     columns: tuple[Column, ...]
@@ -125,7 +125,6 @@ class Table:
         real: column id -> values of the shared metrics.
         notes: remarks of scores.
         doubts: reasons not to rely upon scores.
-        extractors: (feature extractor, classifier id).
         priors: finding classifiers of its records.
         split_by: empty for a split by patient.
         warnings: what trainings warned about -> methods.
@@ -139,7 +138,6 @@ class Table:
     real: Mapping[Id, tuple[Real, ...]]
     notes: tuple[Remark, ...]
     doubts: tuple[Remark, ...]
-    extractors: tuple[tuple[str, str], ...]
     priors: tuple[Mapping[str, Any], ...]
     split_by: str
     warnings: Mapping[str, tuple[str, ...]]
@@ -177,8 +175,6 @@ def _table(group: tuple[str, ...], variants: list[str], records: Sequence[Record
     over_seeds = {column.id for column in own for some in members.values() if len(_scores(some, column)) > 1}
     rows = [_row(label(who, members), some, own, over_seeds) for who, some in members.items()]
     lead = next((c for c in own if c.primary and c.sign and not c.part and any(_sure(row, c) for row in rows)), None)
-    scored = [r for r in records if r.get("status") == "ok"]
-    extractors = {((r.get("params") or {}).get("extractor"), prior_id(r)) for r in scored}
     priors = {text(r["prior"].get("id")): r["prior"] for r in records if r.get("prior")}
     return Table(
         context=dict(zip((*TEST_FIELDS, *TRAIN_FIELDS), group, strict=True)),
@@ -188,7 +184,6 @@ def _table(group: tuple[str, ...], variants: list[str], records: Sequence[Record
         real={column.id: found for column in columns if column.shared and (found := _real(members, column))},
         notes=_remarks(columns, members, lambda score: (score.get("note") or "").split("; ")),
         doubts=_remarks(columns, members, lambda score: [" ".join((score.get("doubt") or "").split())]),
-        extractors=tuple(sorted((kind, prior) for kind, prior in extractors if kind)),
         priors=tuple(priors[key] for key in sorted(priors)),
         split_by=next((by for r in records if (by := text(r.get("split_by"))) not in ("", "patient")), ""),
         warnings=_warnings(members),
@@ -323,17 +318,19 @@ def _remarks(
     """What scores say in words (`told` of a score: its texts), metrics and methods of which the same is said in one; sorted."""
     about: dict[tuple[str, tuple[str, ...]], list[Column]] = defaultdict(list)
     for column in columns:
-        scored, methods = set[str](), dict[str, set[str]]()
+        scored, valued, methods = set[str](), set[str](), dict[str, set[str]]()
         for who, records in members.items():
             name = label(who, members)
             for score in filter(None, (_score(record, column) for record in records)):
                 scored.add(name)
+                valued |= {name} if score.get("value") is not None else set()
                 for words in filter(None, told(score)):
                     methods.setdefault(words, set()).add(name)
         for words, whose in methods.items():
-            about[words, () if whose == scored or column.shared else tuple(sorted(whose))].append(column)
+            everyone = column.shared or whose in (scored, valued)
+            about[words, () if everyone else tuple(sorted(whose))].append(column)
     remarks = [Remark(words, tuple(found), whom) for (words, whom), found in about.items()]
-    return tuple(sorted(remarks, key=lambda r: ([c.label for c in r.columns], [c.part for c in r.columns], r.methods, r.text)))
+    return tuple(sorted(remarks, key=lambda r: ([columns.index(c) for c in r.columns], r.methods, r.text)))
 
 
 def _warnings(members: Members) -> dict[str, tuple[str, ...]]:

@@ -167,8 +167,8 @@ def test_the_section() -> None:
     assert re.fullmatch(r"-0\.\d\d \[-0\.\d\d, -0\.\d\d\]", rows[1][3])
     assert rows[2] == ["Metric", "Method", "Rank [95 % CI]", "P(first)", "Patients"]
     assert rows[3] == ["Error ↓", "a", "1 [1, 1]", "1.00", "20"]
-    assert "- Paired Wilcoxon over 20 patients, Holm over 1 comparison: Error." in text
-    assert "Holm over 6 comparisons: Error." in leaderboard(ROWS)
+    assert "- Paired Wilcoxon over 20 patients, Holm over 1 comparison.\n" in text
+    assert "Holm over 6 comparisons.\n" in leaderboard(ROWS)
     assert "<details>" not in text
     many = [scored(f"m{k}", noisy(k)) for k in range(9)]
     assert leaderboard(many).count("<details><summary>All pairs</summary>\n\n|") == 1, "36 pairs are folded"
@@ -235,14 +235,14 @@ def test_comparisons_from_files_wherever_they_lie(tmp_path: Path) -> None:
     assert not warnings and len(found) == 4
     text = leaderboard(found)
     assert block(text, "Comparisons") == block(leaderboard(ROWS), "Comparisons")
-    assert "![Quality, box](a/rsna/seed0-1a2b3c4d/scores/x/box.png)" in text, "relative to the results folder"
+    assert "![a: Quality, box](a/rsna/seed0-1a2b3c4d/scores/x/box.png)" in text, "relative to the results folder"
     shutil.copytree(tmp_path / "runs", tmp_path / "elsewhere" / "results")
     assert leaderboard(records.load([tmp_path / "elsewhere" / "results"])[0]) == text
     digest = text.splitlines()[-1]
     bare = [{k: v for k, v in r.items() if k != LOCAL} for r in found]
     assert leaderboard(bare).splitlines()[-1] == digest, "where files lie does not reach the digest"
     part = leaderboard(records.load([tmp_path / "runs" / "a" / "rsna" / "seed0-1a2b3c4d"])[0])
-    assert "![Quality, box](scores/x/box.png)" in part
+    assert "![a: Quality, box](scores/x/box.png)" in part
 
 
 def test_files_of_older_versions(tmp_path: Path) -> None:
