@@ -405,8 +405,11 @@ def test_lock_is_gone_with_its_holder(tmp_path: Path) -> None:
 def test_ours_with_every_evaluator(bench: Bench, tmp_path: Path, cache: Path) -> None:
     words = [w for w in TINY if w not in ("--import", str(TOY))]
     small = ["prior.iterations=3", "prior.batch_size=4", "methods.ours.width=4", "methods.ours.disc_width=4", "methods.ours.n_res=1"]
+    small += [f"evaluators.segmentation.{s}" for s in ("archs=unet", "iterations=1", "batch_size=2", "recipes=")]
+    small += [f"evaluators.classification.{s}" for s in ("architectures=mobilenet", "iterations=1", "batch_size=2")]
+    small += [f"evaluators.detection.{s}" for s in ("detector=ssdlite", "iterations=1", "batch_size=2", "image_size=64")]
     words += [w for s in ("data.size=64", "train.iterations=2", *small) for w in ("--set", s)]
-    words += ["--data", "synthetic-icu,images=6", "--runs", str(tmp_path / "runs"), "--cache", str(cache)]
+    words += ["--data", "synthetic-icu,images=8", "--runs", str(tmp_path / "runs"), "--cache", str(cache)]
     answer = bench("run", "--method", "ours", "--suite", "all", *words)
     assert answer.code == 0, answer.err
     found = records(tmp_path / "runs")
