@@ -116,6 +116,7 @@ def fit_key(experiment: Experiment, evaluator: str, test: str) -> str:
             "evaluator": evaluator,
             "origin": EVALUATORS.origin(evaluator),
             "version": cls.version,
+            "parts": cls.parts(params),
             "params": plain(params),
             "files": [file_digest(path) for path in cls.files(params, experiment.spec.options.assets)],
             "learn": taught,

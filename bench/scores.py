@@ -22,6 +22,8 @@ from bench.registry import EVALUATORS
 from bench.stages import load_prior, prior_folder, prior_identity, translated_folder
 from bench.translations import load_set
 
+LEAKY = "image (patients unknown: leaky)"
+
 
 @dataclass(frozen=True)
 class Images:
@@ -147,6 +149,8 @@ def score_images(experiment: Experiment, images: Images, evaluator: str) -> None
         detail = f"{type(error).__name__}: {error}" if not isinstance(error, BenchError) else str(error)
         records.write(target, {**record, "status": "failed", "error": detail, "scores": {}})
         raise BenchError(f"evaluator '{evaluator}' failed on {test} for '{images.identity['method']}': {detail}") from error
+    if job.fits.used and experiment.datasets[test].manifest.leaky:  # folds of these very images may divide a patient
+        record["split_by"] = LEAKY
     patients = dict(zip(job.source.ids, job.source.patients, strict=True))
     per_image = records.write_per_image(target.with_suffix(".csv"), scores, patients)
     records.write(
@@ -177,7 +181,7 @@ def _record(experiment: Experiment, images: Images, job: ScoreJob, evaluator: st
         "back_content": images.back.fingerprint if images.back else None,
         "direction": "a2b",
         "split": "test",
-        "split_by": "image (patients unknown: leaky)" if experiment.leaky(test) else "patient",
+        "split_by": LEAKY if experiment.leaky(test) else "patient",
         "policy": experiment.datasets[test].policy,
         "image_size": job.source.size,
         "n_translated": len(images.translated),

@@ -177,6 +177,11 @@ class Evaluator:
         """Files of the user's own that these parameters read (weights); their hashes become part of every key."""
         return ()
 
+    @classmethod
+    def parts(cls, params: Any) -> tuple[str, ...]:
+        """Versions of what it is made of (``("recipe 2", "ultralytics 8.4.190")``) beyond `version`; part of every key."""
+        return ()
+
     def prepare(self, job: Job) -> None:
         """Train and compute what does not depend on any method (through ``job.fits``). Called once a test set, before `score`,
         which finds it done. Evaluators that learn nothing leave it out."""

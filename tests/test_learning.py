@@ -171,6 +171,20 @@ def test_remembered_arrays(tmp_path: Path) -> None:
         fits.arrays("a", {"of": 1}, dict)
 
 
+def test_folds_of_unknown_patients_are_no_split_by_patient(bench: Bench, told: Path, tmp_path: Path) -> None:
+    root = make.make_rsna(tmp_path / "rsna", images=24, patients=12)
+    next(root.glob("pneumonia-challenge-dataset-mappings*")).unlink()
+    masks = make.make_masks(tmp_path, [path.stem for path in root.glob("stage_2_train_images/*")])
+    rsna = f"rsna={root},lung_masks={masks}/lung_masks,lung_convention=heart-excluded"
+    words = ("--method", "toy", *TINY, "--import", str(LEARNER), "--data", rsna, "--runs", str(tmp_path / "runs"))
+    for suite in ("learner", "toy-score"):
+        answer = bench("run", "--suite", suite, *words)
+        assert answer.code == 0, answer.err
+    split_by = {name.partition("/")[2]: record["split_by"] for name, record in records(tmp_path / "runs").items()}
+    assert "leaky" in split_by["rsna--learner"] and split_by["rsna--toy-score"] == "patient", "nothing was learnt from rsna"
+    assert split_by["synthetic--learner"] == "patient"
+
+
 # -- who teaches -----------------------------------------------------------------------------------------------------------
 
 
