@@ -1,4 +1,4 @@
-"""From boxes to numbers: counts and areas, how good a detector is, at which confidence to count, and blind controls.
+"""From boxes to numbers: counts and areas, how good a detector is, at which confidence to count, blind controls, intervals.
 
 A detection is a hit if it overlaps an opacity box by an IoU of at least one half. Detections are matched most confident first,
 each with the box it overlaps most among those still free (as COCO does).
@@ -6,6 +6,7 @@ each with the box it overlaps most among those still free (as COCO does).
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,12 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import ndimage
+from scipy import ndimage, optimize
 from torchvision.ops import box_iou
 
 from bench.data.contract import MASK_LUNG, Box
 from evaluators.detectors import Detections
-from evaluators.faithfulness import psnr
 from evaluators.statistics import LEVEL, MIN_PATIENTS, FloatArray, IntArray
 
 Bytes = npt.NDArray[np.uint8]
@@ -29,10 +29,8 @@ IOU = 0.5
 CHOICES: FloatArray = np.arange(2, 96) / 100
 #: Confidences of the count curve.
 CURVE = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-#: PSNR from which two images are the same but for rounding to 8 bits (half of it: see `evaluators.faithfulness.ROUNDING`).
-SAME = 58.9
-#: Images on which the strength of a control is found, evenly taken; and steps of its bisection.
-_SAMPLE, _STEPS = 32, 12
+#: Images compared at once, and how exactly a control's strength is found (its logarithm: to a fifth of a percent).
+_CHUNK, _EXACTNESS = 64, 2e-3
 
 
 # -- counts and areas ------------------------------------------------------------------------------------------------------
@@ -193,30 +191,89 @@ def _stack(images: list[Bytes], like: Bytes) -> Bytes:
     return np.stack(images) if images else like.copy()
 
 
-def mean_psnr(a: Bytes, b: Bytes) -> float:
-    """Mean over images of the PSNR in dB."""
-    return float(np.mean([psnr(x, y) for x, y in zip(a, b, strict=True)]))
+def pooled_error(make: Callable[[IntArray], Bytes], images: Bytes) -> float:
+    """Mean squared error over all pixels of n x S x S images, in shares of the range squared.
+
+    Args:
+        make: rows -> what those images are compared with; called with a few at a time.
+        images: n x S x S, n >= 1.
+    """
+    total = 0
+    for start in range(0, len(images), _CHUNK):
+        rows = np.arange(start, min(start + _CHUNK, len(images)), dtype=np.int64)
+        total += int((np.subtract(make(rows), images[rows], dtype=np.int32) ** 2).sum(dtype=np.int64))
+    return total / images.size / 255**2
 
 
-def matched_strength(make: Callable[[IntArray, float], Bytes], images: Bytes, target: float, most: float) -> tuple[float, bool]:
-    """How strong a control must be for its mean PSNR against the input to equal a translation's.
+def decibel(error: float) -> float:
+    """PSNR in dB of a mean squared error, range 1; infinite where there is none."""
+    return -10 * math.log10(error) if error else math.inf
+
+
+def matched_strength(
+    make: Callable[[IntArray, float], Bytes], images: Bytes, target: float, most: float
+) -> tuple[float, float]:
+    """How strong a control must be to get as far from its input as a translation did, measured on the images it is made of.
+
+    Errors are pooled before they become a PSNR. A mean of PSNRs would be that of the images the translation hardly changed, and
+    the control would be too weak.
 
     Args:
         make: rows and strength -> the control of those images.
-        images: n x S x S.
-        target: PSNR in dB.
+        images: those that the translation changed, n x S x S, n >= 1.
+        target: `pooled_error` of the translation, above 0.
         most: strongest tried.
 
     Returns:
-        The strength (0 where the translation equals its input) and whether it gets as far from the input as the translation.
+        The strength, and the control's own `pooled_error`: less than `target` where even `most` does not reach that.
     """
-    if target >= SAME or not len(images):
-        return 0.0, True
-    rows = np.unique(np.linspace(0, len(images) - 1, _SAMPLE).round().astype(np.int64))
-    if mean_psnr(make(rows, most), images[rows]) > target:
-        return most, False
-    low, high = most * 1e-4, most
-    for _ in range(_STEPS):
-        middle = float(np.sqrt(low * high))
-        low, high = (middle, high) if mean_psnr(make(rows, middle), images[rows]) > target else (low, middle)
-    return float(np.sqrt(low * high)), True
+
+    def error(strength: float) -> float:
+        return pooled_error(lambda rows: make(rows, strength), images)
+
+    def excess(log_strength: float) -> float:
+        return float(np.log(max(error(float(np.exp(log_strength))) / target, 1e-3)))  # 0 where rounding undoes a weak control
+
+    farthest = error(most)
+    if farthest <= target:
+        return most, farthest
+    strength = float(np.exp(optimize.brentq(excess, np.log(most * 1e-4), np.log(most), xtol=_EXACTNESS)))
+    return strength, error(strength)
+
+
+# -- how sure changes are ------------------------------------------------------------------------------------------------------
+
+
+def change_intervals(change: FloatArray, seed: int, n_boot: int) -> dict[str, tuple[float, float]]:
+    """95 % percentile intervals over patients of what `evaluators.statistics.Paired` tells without one.
+
+    Where all patients agree, all resamples do: such an interval has no width, which does not make it certain.
+
+    Args:
+        change: one difference a patient (P,), P >= 1; differences below 1e-9 are rounding.
+        seed: of the resampling.
+        n_boot: resamples.
+
+    Returns:
+        ``median``; ``reduced``, ``unchanged``, ``increased`` as fractions; ``effect`` (rank-biserial, Pratt's ranks taken anew in
+        every resample). Empty with fewer than `MIN_PATIENTS`.
+    """
+    n = len(change)
+    if n < MIN_PATIENTS:
+        return {}
+    levels, number = np.unique(np.round(change, 9), return_counts=True)
+    weights = np.random.default_rng(seed).multinomial(n, number / n, size=n_boot)  # n_boot x levels
+    up_to = weights.cumsum(axis=1)
+    middle = [levels[(up_to > k).argmax(axis=1)] for k in ((n - 1) // 2, n // 2)]
+    by_size = np.argsort(np.abs(levels), kind="stable")
+    _, first, size = np.unique(np.abs(levels[by_size]), return_index=True, return_inverse=True)
+    size = size[np.argsort(by_size)]
+    tied = np.add.reduceat(weights[:, by_size], first, axis=1)  # patients a resample has of each size of change
+    ranked = weights * (tied.cumsum(axis=1) - (tied - 1) / 2)[:, size] * (levels != 0)
+    found = {
+        "median": (middle[0] + middle[1]) / 2, "reduced": weights[:, levels < 0].sum(axis=1) / n,
+        "unchanged": weights[:, levels == 0].sum(axis=1) / n, "increased": weights[:, levels > 0].sum(axis=1) / n,
+        "effect": (ranked * np.sign(levels)).sum(axis=1) / np.maximum(ranked.sum(axis=1), 1.0),
+    }  # fmt: skip
+    ends = {name: np.percentile(values, [50 * (1 - LEVEL), 50 * (1 + LEVEL)]) for name, values in found.items()}
+    return {name: (float(low), float(high)) for name, (low, high) in ends.items()}

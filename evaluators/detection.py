@@ -5,12 +5,14 @@ is fixed beforehand on real validation images. The unit is the patient; before a
 
 A count that falls proves little by itself: detectors find less in any image they did not learn from. So beside it stand the
 detector's mAP50 on untouched images (below a floor, every count is in doubt), the translated clear images, in which nothing
-should be found, and controls that remove nothing: a blur, and a blur and noise as far from the input as the translation is.
+should be found, and controls that remove nothing: a blur, and a blur and noise of the images that the translation changed, as
+far from them (pooled squared error) as the translation is.
+
+p values are exact where few patients changed (`evaluators.statistics.Paired.best_p`).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,14 +26,26 @@ from bench.data.contract import CLEAR, OPACITY
 from bench.files import write_json
 from bench.registry import register_evaluator
 from evaluators.count_figures import Panel, box_plot, curve_plot
-from evaluators.counting import CURVE, blurred, box_area, counts, lung_cover, matched_strength, mean_psnr, noised
+from evaluators.counting import (
+    CURVE,
+    blurred,
+    box_area,
+    change_intervals,
+    counts,
+    decibel,
+    lung_cover,
+    matched_strength,
+    noised,
+    pooled_error,
+)
 from evaluators.detection_real import BLUR, TITLES, DetectionConfig, Real
 from evaluators.detectors import Detections, detect_all
-from evaluators.statistics import FloatArray, IntArray, mean_interval, paired_test, patient_means
+from evaluators.statistics import EXACT, FloatArray, IntArray, Paired, mean_interval, paired_test, patient_means
 
 Bytes = npt.NDArray[np.uint8]
 
 NO_IMAGES = {OPACITY: "no opacity images in this test set", CLEAR: "no clear images in this test set"}
+UNCHANGED = "no opacity image was changed: there is no control to match"
 #: Parts: key prefix -> name, and whether its numbers are the same for every method.
 PARTS = {
     "opacity": ("opacity images", False),
@@ -56,7 +70,7 @@ class Detection(Evaluator):
     """Lesions per image before and after translation, counted by one detector that learnt from real images."""
 
     Config: ClassVar[type] = DetectionConfig
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     needs: ClassVar[frozenset[str]] = frozenset({"images to learn from"})
 
     @classmethod
@@ -79,7 +93,7 @@ class Detection(Evaluator):
             for suffix, label, unit, digits in COLUMNS
         ]
         return (
-            Metric("count_change", "Lesions, change", "lower", digits=2, primary=True),
+            Metric("count_change", "Change in lesions", "lower", digits=2, primary=True),
             Metric("count_before", "Lesions before", "none", digits=2, shared=True),
             Metric("count_after", "Lesions after", "lower", digits=2),
             Metric("count_p", "p (Wilcoxon)", "none", digits=4),
@@ -90,7 +104,8 @@ class Detection(Evaluator):
 
     @classmethod
     def missing_assets(cls, params: Any, assets: tuple[Path, ...]) -> list[str]:
-        """ultralytics where it is wanted and not installed, and the user's weights where they are not there."""
+        """ultralytics where it is wanted and not installed, and the user's weights where they are not there or of another
+        detector."""
         missing: list[str] = params.missing()
         return missing
 
@@ -98,6 +113,12 @@ class Detection(Evaluator):
     def files(cls, params: Any, assets: tuple[Path, ...]) -> tuple[Path, ...]:
         """The user's own weights."""
         return (params.path,) if params.weights else ()
+
+    @classmethod
+    def parts(cls, params: Any) -> tuple[str, ...]:
+        """Versions of the detector's recipe, of its library, and of what is done with its boxes."""
+        found: tuple[str, ...] = params.parts()
+        return found
 
     def prepare(self, job: Job) -> None:
         """Train the detector, choose the confidence, and look at everything real."""
@@ -132,6 +153,7 @@ class _Pair:
         kind: domain of the images.
         note: remark.
         each: keep values by image.
+        why_none: why there is nothing to compare where there are no rows.
     """
 
     rows: list[int]
@@ -140,38 +162,55 @@ class _Pair:
     kind: str
     note: str = ""
     each: bool = False
+    why_none: str = ""
 
 
 def _pairs(job: ScoreJob, real: Real) -> dict[str, _Pair]:
     """Part -> what it compares. All images that this method changed go through the detector in one call."""
-    domains, n = job.source.domains, len(job.source)
+    domains = job.source.domains
     opacity, clear = ([i for i, d in enumerate(domains) if d == domain] for domain in (OPACITY, CLEAR))
-    source, translated = job.source.bytes(opacity), job.translated.bytes(opacity)
-    target = mean_psnr(source, translated) if opacity else math.inf
-    ids = [job.source.ids[i] for i in opacity]
-
-    def blur(rows: IntArray, sigma: float) -> Bytes:
-        return blurred(source[rows], sigma)
-
-    def noise(rows: IntArray, sigma: float) -> Bytes:
-        return noised(source[rows], sigma, [ids[i] for i in rows], job.seed)
-
-    asked: list[tuple[list[int], Bytes]] = [(list(range(n)), job.translated.bytes())]
-    notes = []
-    for make, most, unit in ((blur, job.source.size / 4, " pixels"), (noise, 1.0, "")):
-        strength, reached = matched_strength(make, source, target, most)
-        asked.append((opacity, make(np.arange(len(opacity)), strength)))
-        far = "" if reached else ", the strongest tried: the translation is further from its input than that"
-        notes.append(f"sigma {strength:.3g}{unit}{far}; PSNR of the translation {target:.1f} dB" if opacity else "")
-    after, blurry, noisy = _detected(real, asked)
+    matched = _matched(job, opacity)
+    asked = [(list(range(len(job.source))), job.translated.bytes()), *((opacity, images) for images, _ in matched)]
+    after, *controls = _detected(real, asked)
     before = [real.before[i] for i in opacity]
-    return {
+    pairs = {
         "opacity": _Pair(opacity, before, [after[i] for i in opacity], OPACITY, each=True),
         "clear": _Pair(clear, [real.before[i] for i in clear], [after[i] for i in clear], CLEAR, each=True),
         "blur": _Pair(opacity, before, real.control if opacity else [], OPACITY, f"sigma {BLUR * job.source.size:.3g} pixels"),
-        "psnr_blur": _Pair(opacity, before, blurry, OPACITY, notes[0]),
-        "psnr_noise": _Pair(opacity, before, noisy, OPACITY, notes[1]),
     }
+    for k, name in enumerate(("psnr_blur", "psnr_noise")):
+        none = _Pair([], [], [], OPACITY, why_none=UNCHANGED if opacity else "")
+        pairs[name] = _Pair(opacity, before, controls[k], OPACITY, matched[k][1]) if matched else none
+    return pairs
+
+
+def _matched(job: ScoreJob, opacity: list[int]) -> list[tuple[Bytes, str]]:
+    """A blur and a noise of the images that the translation changed, with as large an error as its own in just these, and a remark
+    on each. Images that it left alone are left alone. Empty where it changed none."""
+    source, translated = job.source.bytes(opacity), job.translated.bytes(opacity)
+    changed = np.flatnonzero((source != translated).any(axis=(1, 2)))
+    if not len(changed):
+        return []
+    inputs, ids = source[changed], [job.source.ids[opacity[i]] for i in changed]
+    target = pooled_error(lambda rows: translated[changed[rows]], inputs)
+
+    def blur(rows: IntArray, sigma: float) -> Bytes:
+        return blurred(inputs[rows], sigma)
+
+    def noise(rows: IntArray, sigma: float) -> Bytes:
+        return noised(inputs[rows], sigma, [ids[i] for i in rows], job.seed)
+
+    found = []
+    for make, most, unit in ((blur, job.source.size / 4, " pixels"), (noise, 1.0, "")):
+        strength, error = matched_strength(make, inputs, target, most)
+        images = source.copy()
+        images[changed] = make(np.arange(len(changed)), strength)
+        which = "" if len(changed) == len(opacity) else f" in the {len(changed)} of {len(opacity)} images it changed"
+        far = ", the strongest tried" if strength == most and error < target else ""
+        found.append((
+            images, f"sigma {strength:.3g}{unit}{far}: PSNR {decibel(error):.1f} dB, the translation's {decibel(target):.1f} dB{which}"
+        ))  # fmt: skip
+    return found
 
 
 def _detected(real: Real, asked: list[tuple[list[int], Bytes]]) -> list[list[Detections]]:
@@ -197,7 +236,7 @@ class _Part:
     def scores(self) -> dict[str, Score]:
         """All of them; without a value where the test set has no such image."""
         if not self.pair.rows:
-            return {suffix: Score(None, 0, note=NO_IMAGES[self.pair.kind]) for suffix, *_ in COLUMNS}
+            return {suffix: Score(None, 0, note=self.pair.why_none or NO_IMAGES[self.pair.kind]) for suffix, *_ in COLUMNS}
         least = self.real.confidence
         before, after = counts(self.pair.before, least), counts(self.pair.after, least)
         return {
@@ -216,7 +255,8 @@ class _Part:
         return Score(estimate.value, len(known), ci=estimate.ci, note=text, per_image=each, doubt=self.real.doubt)
 
     def _tests(self, before: FloatArray, after: FloatArray) -> dict[str, Score]:
-        test = paired_test(before, after, self.patients, self.job.seed, self.real.params.n_boot)
+        seed, n_boot = self.job.seed, self.real.params.n_boot
+        test = paired_test(before, after, self.patients, seed, n_boot)
         change = patient_means(after - before, self.patients)
         low, high = np.percentile(change, [25, 75])
         same = f"{test.n} patients, {test.zeros} of them without change"
@@ -224,12 +264,15 @@ class _Part:
             "median": (float(np.median(change)), f"quartiles {low:.2f} and {high:.2f}"),
             "reduced": (100 * test.reduced, ""), "unchanged": (100 * test.unchanged, ""),
             "increased": (100 * test.increased, ""), "shift": (test.shift, ""), "effect": (test.effect, same),
-            "p": (test.p, same), "p_permutation": (test.p_permutation, same), "zeros": (float(test.zeros), same),
+            "p": (test.best_p, f"{same}: {_how(test)}"), "p_permutation": (test.p_permutation, same),
+            "zeros": (float(test.zeros), same),
         }  # fmt: skip
+        intervals = change_intervals(change, seed, n_boot) | ({"shift": test.shift_ci} if test.shift_ci else {})
+        percent = {"reduced", "unchanged", "increased"}
+        cis = {key: (100 * a, 100 * b) if key in percent else (a, b) for key, (a, b) in intervals.items()}
         return {
             key: Score(
-                value, test.n, ci=test.shift_ci if key == "shift" else None,
-                note="; ".join(part for part in (note, self.note) if part), doubt=self.real.doubt,
+                value, test.n, ci=cis.get(key), note="; ".join(part for part in (note, self.note) if part), doubt=self.real.doubt
             )
             for key, (value, note) in values.items()
         }  # fmt: skip
@@ -243,6 +286,11 @@ class _Part:
             covered = np.full(len(some), np.nan) if lungs is None else lung_cover(some, least, lungs)
             scores[f"lung_{side}"] = self._mean(covered)
         return scores
+
+
+def _how(test: Paired) -> str:
+    """How `Paired.best_p` came about."""
+    return f"exact, for at most {EXACT} changed" if test.n - test.zeros <= EXACT else "normal approximation"
 
 
 # -- pictures -----------------------------------------------------------------------------------------------------------------
@@ -264,8 +312,8 @@ def _draw(job: ScoreJob, real: Real, pairs: Mapping[str, _Pair]) -> None:
     if not panels:
         return
     title = f"{TITLES[real.params.detector]}: lesions before and after translation"
-    quality = "mAP50 unknown" if real.quality.value is None else f"mAP50 {real.quality.value:.2f}"
-    caption = f"{quality}, confidence \u2265 {real.confidence:g}" + (" \u2013 not to be relied upon" if real.doubt else "")
+    quality = "mAP50 unknown" if real.quality.value is None else f"mAP50 {real.quality.value:.2f} on {real.judged}"
+    caption = f"{quality}, confidence \u2265 {real.confidence:g}" + ("\nnot to be relied upon" if real.doubt else "")
     box_plot(panels, job.scratch / "counts.png", title, caption)
     curve_plot(CURVE, curves, real.confidence, job.scratch / "curve.png", title)
     write_json(job.scratch / "curve.json", {"confidence": list(CURVE), "counts": numbers, "counted_at": real.confidence})

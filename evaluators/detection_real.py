@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torchvision
 
 from bench.contracts import Job, Score
 from bench.data.contract import CLEAR, OPACITY, Box
@@ -24,7 +25,7 @@ from evaluators.statistics import N_BOOT
 Bytes = npt.NDArray[np.uint8]
 
 #: Bumped whenever the same inputs could give other detections, another confidence or another mAP50.
-VERSION = 1
+VERSION = 2
 TITLES = {"yolo": "YOLOv5u", **tv_detector.TITLES}
 #: Counted at where no validation image has boxes: YOLOv5's own default.
 DEFAULT_CONFIDENCE = 0.25
@@ -107,14 +108,26 @@ class DetectionConfig:
         )  # fmt: skip
 
     def missing(self) -> list[str]:
-        """ultralytics where it is wanted and not installed, and the user's weights where they are not there; one line each."""
+        """ultralytics where it is wanted and not installed, the user's weights where they are not there or not of this detector."""
         found = [yolo.missing_yolo()] if self.detector == "yolo" else []
         if self.weights and not self.path.is_file():
             found.append(
                 f"evaluators.detection.weights={self.weights}: no such file. Name the weights of a {TITLES[self.detector]} "
                 "detector, or leave it empty to train one."
             )
+        elif self.weights:
+            own = yolo.file_problem(self.path) if self.detector == "yolo" else self._torchvision_problem()
+            found.append(own and f"evaluators.detection.weights: {own}")
         return [line for line in found if line]
+
+    def _torchvision_problem(self) -> str:
+        return tv_detector.file_problem(self.path, self.torchvision_settings())
+
+    def parts(self) -> tuple[str, ...]:
+        """Versions that detections and thresholds depend on."""
+        if self.detector == "yolo":
+            return f"looks {VERSION}", f"yolo {yolo.VERSION}", f"ultralytics {yolo.library_version()}"
+        return f"looks {VERSION}", f"tv_detector {tv_detector.VERSION}", f"torchvision {torchvision.__version__}"
 
 
 class Real:
@@ -123,7 +136,10 @@ class Real:
     Attributes:
         job: the evaluator's job.
         params: its parameters.
-        notes: remarks that go with every count.
+        detector: which finds the lesions.
+        taught: names of the image sets that it learnt from where it was trained here.
+        check: validation images with known boxes.
+        dropped: what of their boxes could not be used.
     """
 
     def __init__(self, job: Job) -> None:
@@ -131,6 +147,7 @@ class Real:
         learn, dropped = annotated(job.learn)
         self.check, also = annotated(job.check)
         self.detector = _detector(job, learn, self.check)
+        self.taught = _names(learn)
         self.dropped = "; ".join(f"{kind}: {text}" for kind, text in (("training", dropped), ("validation", also)) if text)
 
     @cached_property
@@ -162,22 +179,21 @@ class Real:
 
     @cached_property
     def threshold(self) -> Mapping[str, Any]:
-        """``confidence`` that counts, and ``note``, how it came about; kept with the fits."""
+        """``confidence`` that counts, and ``note``, how it came about; what validation images tell is kept with the fits."""
         if self.params.confidence:
             return {"confidence": float(self.params.confidence), "note": "as configured"}
+        if not _has_boxes(self.check):
+            return {"confidence": DEFAULT_CONFIDENCE, "note": "YOLOv5's default: no validation image has boxes"}
 
         def make(_: Path) -> dict[str, Any]:
             found, truth, _patients = self._of(self.check)
-            if not any(truth):
-                return {"confidence": DEFAULT_CONFIDENCE, "note": "YOLOv5's default: no validation image has boxes"}
             confidence, f1 = best_confidence(rank(found, truth))
-            if not f1:
-                return {"confidence": DEFAULT_CONFIDENCE, "note": f"YOLOv5's default: no hit on {len(truth)} validation images"}
-            note = f"highest F1, {f1:.2f}, at IoU {IOU:g} on {len(truth)} validation images"
-            return {"confidence": confidence, "f1": round(f1, 6), "images": len(truth), "note": note}
+            return {"confidence": confidence if f1 else DEFAULT_CONFIDENCE, "f1": round(f1, 6), "images": len(truth)}
 
         inputs = {"version": VERSION, "detector": self.detector.id, "check": _named(self.check)}
-        return self.job.fits.folder("detection-confidence", inputs, make)[1]
+        facts = self.job.fits.folder("detection-confidence", inputs, make)[1]
+        how = f"highest F1, {facts['f1']:.2f}, at IoU {IOU:g}" if facts["f1"] else "YOLOv5's default: no hit"
+        return {**facts, "note": f"{how} on {facts['images']} images of {_names(self.check)}"}
 
     @property
     def confidence(self) -> float:
@@ -185,22 +201,52 @@ class Real:
         return float(self.threshold["confidence"])
 
     @cached_property
+    def _tested(self) -> tuple[list[Annotated], str]:
+        """Test images with known boxes, and what of those could not be used."""
+        return annotated([self.job.source])
+
+    @cached_property
+    def judged(self) -> str:
+        """Name of the image set that the mAP50 is of: the untouched test images where any has a box, else the validation images;
+        empty where neither has."""
+        chosen = self._tested[0] if _has_boxes(self._tested[0]) else self.check
+        return _names(chosen) if _has_boxes(chosen) else ""
+
+    @cached_property
+    def lesion_free(self) -> bool:
+        """Whether every test image is known to have no lesion. Then nothing in it can be found rightly, and there is no mAP50."""
+        return all(item.boxes == () for item in self.job.source.items)
+
+    @cached_property
+    def borrowed(self) -> str:
+        """Why the mAP50 does not tell how well lesions of the test set are seen: it is of another dataset; else empty."""
+        own = {_dataset(images) for images, _ in self.check} <= {_dataset(self.job.source)}
+        if own or self.lesion_free or not self.judged or _has_boxes(self._tested[0]):
+            return ""  # where there is no lesion, a false alarm is one whatever the mAP50
+        return f"of {self.judged}, and {self.job.source.name} has no boxes"
+
+    @cached_property
     def quality(self) -> Score:
-        """mAP50 on the untouched test images that have boxes; on validation images where none has."""
-        tested, _ = annotated([self.job.source])
-        for where, chosen in (("untouched images", tested), ("real validation images", self.check)):
-            if not any(images.items[row].boxes for images, rows in chosen for row in rows):
-                continue
-            inputs = {
-                "version": VERSION, "detector": self.detector.id, "images": _named(chosen), "seed": self.job.seed,
-                "n_boot": self.params.n_boot,
-            }  # fmt: skip
-            facts = self.job.fits.folder("detection-quality", inputs, partial(self._measured, chosen))[1]
-            ci = facts["ci"] and (float(facts["ci"][0]), float(facts["ci"][1]))
-            note = f"on {facts['images']} {where} (boxes found in another image would get {facts['chance']:.2f})"
-            note += "" if chosen is tested else "; no test image has boxes"
-            return Score(float(facts["map50"]), int(facts["images"]), ci=ci, note=note)
-        return Score(None, 0, note="no image with boxes to measure it on")
+        """mAP50 on the untouched test images where any has a box, else on validation images; in doubt where those are of another
+        dataset."""
+        tested, lost = self._tested
+        chosen = tested if _has_boxes(tested) else self.check
+        if not _has_boxes(chosen):
+            why = "no lesion in this test set, and " if self.lesion_free else ""
+            return Score(None, 0, note=f"{why}no image with boxes to measure it on")
+        inputs = {
+            "version": VERSION, "detector": self.detector.id, "images": _named(chosen), "seed": self.job.seed,
+            "n_boot": self.params.n_boot,
+        }  # fmt: skip
+        facts = self.job.fits.folder("detection-quality", inputs, partial(self._measured, chosen))[1]
+        ci = facts["ci"] and (float(facts["ci"][0]), float(facts["ci"][1]))
+        lacks = "no lesion in this test set" if self.lesion_free else "no test image has boxes"
+        notes = [
+            f"on {facts['images']} untouched images of {self.judged} (boxes found in another image would get {facts['chance']:.2f})",
+            "" if chosen is tested else lacks, lost,
+        ]  # fmt: skip
+        told = "; ".join(note for note in notes if note)
+        return Score(float(facts["map50"]), int(facts["images"]), ci=ci, note=told, doubt=self.borrowed)
 
     def _measured(self, chosen: Sequence[Annotated], _: Path) -> dict[str, Any]:
         found, truth, patients = self._of(chosen)
@@ -215,12 +261,16 @@ class Real:
     @cached_property
     def doubt(self) -> str:
         """Why no count of this detector must be relied upon; empty where there is no reason."""
-        score, floor = self.quality, self.params.map_floor
+        score = self.quality
         if score.value is None:
             return "nobody knows whether the detector sees anything: no untouched image has boxes to measure its mAP50 on"
-        if score.value < floor:
-            where = score.note.partition(" (")[0]
-            return f"the detector is blind here: mAP50 {score.value:.2f} {where}, floor {floor:.2f}"
+        if score.value < self.params.map_floor:
+            return f"the detector is blind: mAP50 {score.value:.2f} on {self.judged}, floor {self.params.map_floor:.2f}"
+        unknown = f"how well it sees lesions here is unknown: mAP50 {score.value:.2f} is {self.borrowed}" if self.borrowed else ""
+        return self._found_before() or unknown
+
+    def _found_before(self) -> str:
+        """What speaks against the detector in the untouched test images."""
         found, domains = counts(self.before, self.confidence), np.array(self.job.source.domains)
         opacity, clear = (found[domains == domain] for domain in (OPACITY, CLEAR))
         if len(opacity) and not opacity.any():
@@ -234,14 +284,10 @@ class Real:
 
     @property
     def note(self) -> str:
-        """How counts came about."""
-        p, facts = self.params, self.detector.facts
-        parts = [
-            f"{TITLES[p.detector]} ({facts.get('library', '')}), weights {facts['file']}" if p.weights else
-            f"{TITLES[p.detector]} ({facts.get('library', '')}) trained on {facts.get('images', 0)} real images",
-            f"confidence >= {self.confidence:g} ({self.threshold['note']})",
-            f"NMS IoU {p.nms_iou:g}, at most {p.max_detections} boxes", self.dropped,
-        ]  # fmt: skip
+        """How counts came about, beyond what the record's models and parameters tell."""
+        facts, title = self.detector.facts, TITLES[self.params.detector]
+        origin = f"weights {facts['file']}" if self.params.weights else f"trained on {facts.get('images', 0)} images of {self.taught}"
+        parts = [f"{title} {origin}", f"confidence >= {self.confidence:g} ({self.threshold['note']})", self.dropped]
         return "; ".join(part for part in parts if part)
 
 
@@ -263,3 +309,15 @@ def _shifts(n: int) -> list[int]:
 
 def _named(chosen: Sequence[Annotated]) -> list[Any]:
     return [[images.fingerprint, digest(rows)] for images, rows in chosen]
+
+
+def _names(chosen: Sequence[Annotated]) -> str:
+    return ", ".join(dict.fromkeys(images.name for images, _ in chosen))
+
+
+def _dataset(images: ImageSet) -> str:
+    return images.name.partition("/")[0]
+
+
+def _has_boxes(chosen: Sequence[Annotated]) -> bool:
+    return any(images.items[row].boxes for images, rows in chosen for row in rows)

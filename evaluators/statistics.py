@@ -21,6 +21,9 @@ IntArray = npt.NDArray[np.int64]
 
 LEVEL = 0.95
 N_BOOT = 2000
+#: With up to so many changed patients all flips of their signs are tried, and a p value is exact: the normal approximation calls
+#: five changes in one direction significant, which the exact test cannot.
+EXACT = 13
 #: Fewer patients than this give no interval: a percentile of so few distinct resamples means nothing.
 MIN_PATIENTS = 4
 #: Resamples computed at once; bounds memory to `_BATCH` x patients numbers.
@@ -179,6 +182,11 @@ class Paired:
     unchanged: float
     increased: float
 
+    @property
+    def best_p(self) -> float:
+        """The p value to report: `p_permutation` where at most `EXACT` patients changed (it is exact there), else `p`."""
+        return self.p_permutation if self.n - self.zeros <= EXACT else self.p
+
 
 def paired_test(
     before: npt.ArrayLike,
@@ -198,7 +206,7 @@ def paired_test(
         patients: patient id of each image.
         seed: of the bootstrap and of random sign flips.
         n_boot: resamples behind `Paired.shift_ci`.
-        n_permutations: random sign flips at most.
+        n_permutations: random sign flips at most; 2 ** `EXACT` or more, or `Paired.best_p` is not exact.
 
     Raises:
         ValueError: lengths differ, there are no values, or a value is not finite.

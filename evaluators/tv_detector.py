@@ -251,7 +251,8 @@ class TorchvisionDetector:
     ) -> None:
         self.net, self.settings, self.device = net, settings, device
         used = {"nms_iou": settings.nms_iou, "max_detections": settings.max_detections}
-        self.id = digest([VERSION, weights_id, settings.architecture, settings.image_size, used], size=16)
+        own = [settings.architecture, settings.image_size, used]
+        self.id = digest([VERSION, torchvision.__version__, weights_id, own], size=16)
         self.facts = {**facts, **used}
 
     @torch.inference_mode()
@@ -324,32 +325,48 @@ def load_torchvision(job: Job, path: Path, settings: TorchvisionSettings) -> Det
     if not path.is_file():
         raise PreflightError(f"{path}: no such weights file.")
     net = build_network(settings)
+    if problem := _fill(net, path, settings, "cpu"):
+        raise PreflightError(problem)
+    facts = {**_facts(settings), "file": path.name, "parameters": sum(p.numel() for p in net.parameters())}
+    facts["weights_id"] = file_digest(path)
+    job.fits.used[f"detector-{settings.architecture}"] = facts
+    net.to(job.device).eval().requires_grad_(False)
+    return TorchvisionDetector(net, str(facts["weights_id"]), settings, facts, job.device)
+
+
+def file_problem(path: Path, settings: TorchvisionSettings) -> str:
+    """Why an existing file cannot be used as weights of the configured architecture, in one line; empty where it can.
+
+    Cheap: names and shapes are compared, no value is read.
+    """
+    with torch.device("meta"):
+        net = build_network(settings)
+    return _fill(net, path, settings, "meta")
+
+
+def _fill(net: nn.Module, path: Path, settings: TorchvisionSettings, device: str) -> str:
+    """Load a file's weights; returns why that cannot be done."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:
         why = (str(error).splitlines() or [type(error).__name__])[0]
-        raise PreflightError(
-            f"{path} cannot be loaded safely ({why}). Save it as a plain state dict: torch.save(model.state_dict(), file)."
-        ) from error
+        return f"{path} cannot be loaded safely ({why}). Save it as a plain state dict: torch.save(model.state_dict(), file)."
     for name in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
             content = content[name]
     state = content if isinstance(content, Mapping) else {}
     state = {str(k).removeprefix("module.").removeprefix("net."): v for k, v in state.items() if isinstance(v, Tensor)}
     try:
-        net.load_state_dict(state)
+        with torch.device(device):  # or counters that the file lacks are made elsewhere
+            net.load_state_dict(state)
     except RuntimeError as error:
         own = f"{TITLES[settings.architecture]}" + ("" if settings.architecture == "ssdlite" else f" on {settings.backbone}")
         first = (str(error).splitlines()[1:] or [str(error)])[0].strip()[:160]
-        raise PreflightError(
+        return (
             f"{path} does not hold the weights of torchvision's {own} with one class (width {settings.width}): {first} "
             "Name a file of that architecture, or set detector, backbone and width to the file's."
-        ) from error
-    facts = {**_facts(settings), "file": path.name, "parameters": sum(p.numel() for p in net.parameters())}
-    facts["weights_id"] = file_digest(path)
-    job.fits.used[f"detector-{settings.architecture}"] = facts
-    net.to(job.device).eval().requires_grad_(False)
-    return TorchvisionDetector(net, str(facts["weights_id"]), settings, facts, job.device)
+        )
+    return ""
 
 
 def _facts(settings: TorchvisionSettings) -> dict[str, Any]:

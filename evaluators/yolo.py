@@ -14,8 +14,10 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -126,6 +128,33 @@ def missing_yolo() -> str:
     )
 
 
+def library_version() -> str:
+    """Of ultralytics, without importing it: what it trains and finds may differ from version to version."""
+    try:
+        return version("ultralytics")
+    except PackageNotFoundError:
+        return "none" if find_spec("ultralytics") is None else "unknown"
+
+
+def file_problem(path: Path) -> str:
+    """Why an existing file cannot be the weights of one of ultralytics' detectors, in one line; empty where it may be.
+
+    Nothing in the file is run and ultralytics is not started: whether it really loads, `load_yolo` finds out.
+    """
+    if path.suffix != ".pt":
+        return f"{path} is no file of ultralytics weights: their names end in .pt."
+    try:
+        with zipfile.ZipFile(path) as archive:
+            pickles = [name for name in archive.namelist() if name.endswith("data.pkl")]
+            named = any(b"ultralytics" in archive.read(name) for name in pickles)
+    except (OSError, zipfile.BadZipFile) as error:
+        return f"{path} is no file of ultralytics weights ({error}). Name the .pt file that its training wrote."
+    return "" if named else (
+        f"{path} holds no model of ultralytics: a plain state dict, or a model of another library. Name the .pt file that "
+        "ultralytics' training wrote, or the detector that the file is of (evaluators.detection.detector)."
+    )
+
+
 def train_yolo(job: Job, settings: YoloSettings, learn: Sequence[Annotated], check: Sequence[Annotated]) -> Detector:
     """A YOLOv5u trained on annotated images, or the one that was trained from the same inputs before.
 
@@ -147,7 +176,10 @@ def train_yolo(job: Job, settings: YoloSettings, learn: Sequence[Annotated], che
         names = ", ".join(images.name for images, _ in learn) or "no image set"
         raise DataError(f"no opacity box to learn from in {names}: a detector needs images with boxes.")
     arguments = settings.training()
-    inputs = {"version": VERSION, "model": settings.model, "arguments": arguments, "learn": _named(learn), "check": _named(check)}
+    inputs = {
+        "version": VERSION, "ultralytics": library_version(), "model": settings.model, "arguments": arguments,
+        "learn": _named(learn), "check": _named(check),
+    }  # fmt: skip
 
     def make(folder: Path) -> Mapping[str, Any]:
         folder = folder.resolve()  # the process has another working directory
@@ -211,7 +243,8 @@ def load_yolo(job: Job, path: Path, settings: YoloSettings) -> Detector:
             raise PreflightError(f"{path} is an ultralytics model for the task '{told['task']}', not a detector.")
         return {**_library(told), "classes": told["classes"], "image_size": told["image_size"]}
 
-    folder, facts = job.fits.folder("yolo-weights", {"version": VERSION, "file": file_digest(full)}, make)
+    inputs = {"version": VERSION, "ultralytics": library_version(), "file": file_digest(full)}
+    folder, facts = job.fits.folder("yolo-weights", inputs, make)
     known = list(facts["classes"])
     for name in settings.classes:
         if name not in known:
@@ -236,7 +269,7 @@ class YoloDetector:
         device: where it computes.
 
     Attributes:
-        id: hash of the weights and of all that the boxes they give depend on.
+        id: hash of the weights and of all that the boxes they give depend on, ultralytics' version among it.
     """
 
     def __init__(
@@ -248,7 +281,7 @@ class YoloDetector:
             "imgsz": size, "conf": LEAST, "iou": settings.nms_iou, "max_det": settings.max_detections,
             "classes": list(classes) or None, "agnostic_nms": False,
         }  # fmt: skip
-        self.id = digest([VERSION, facts["weights_id"], self.arguments], size=16)
+        self.id = digest([VERSION, library_version(), facts["weights_id"], self.arguments], size=16)
         self.facts = {**facts, "nms_iou": settings.nms_iou, "max_detections": settings.max_detections}
 
     def detect(self, images: FloatImage) -> list[Detections]:

@@ -11,16 +11,13 @@ from dataclasses import dataclass, field
 from itertools import combinations
 
 from bench.records import LOCAL, Local
-from evaluators.statistics import Paired, Rank, holm, paired_test, patient_means, rank_intervals
+from evaluators.statistics import EXACT, Paired, Rank, holm, paired_test, patient_means, rank_intervals
 from leaderboards.cells import MISSING, heading, interval, markdown, number
 from leaderboards.subjects import labels
 from leaderboards.tables import Column, Id, Row, Table
 
 #: A difference with a larger corrected p value is no difference.
 ALPHA = 0.05
-#: With up to so many changed patients all flips of their signs are tried, and the p value is exact: the normal approximation
-#: calls five changes in one direction significant, which the exact test cannot.
-EXACT = 13
 #: Resamples behind the intervals of shifts: they are most of what a leaderboard costs.
 N_BOOT = 500
 SEED = 0
@@ -118,8 +115,7 @@ def _family(column: Column, local: Mapping[str, Sequence[Local]]) -> Family:
         if images:
             before, after = ([values[label][image] for image in images] for label in (first, second))
             paired = paired_test(before, after, [patients[i] for i in images], SEED, N_BOOT, n_permutations=2**EXACT)
-            exact = paired.n - paired.zeros <= EXACT
-            tested.append((first, second, paired, paired.p_permutation if exact else paired.p))
+            tested.append((first, second, paired, paired.best_p))
     adjusted = holm([p for *_, p in tested])
     return Family(
         column=column,

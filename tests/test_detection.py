@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from jobs import job, prepare_job
+from matplotlib import pyplot as plt
 from PIL import Image
 from scipy import ndimage
 
@@ -21,7 +26,7 @@ from bench.data.contract import Box, FloatImage
 from bench.data.imageset import ImageSet, Item
 from bench.data.load import open_datasets
 from bench.errors import DataError, PreflightError, UsageError
-from evaluators import tv_detector, yolo
+from evaluators import count_figures, tv_detector, yolo
 from evaluators.counting import (
     Ranked,
     average_precision,
@@ -29,17 +34,20 @@ from evaluators.counting import (
     best_confidence,
     blurred,
     box_area,
+    change_intervals,
     counts,
+    decibel,
     hits,
     lung_cover,
     matched_strength,
-    mean_psnr,
     noised,
+    pooled_error,
     rank,
 )
-from evaluators.detection import COLUMNS, PARTS, Detection
+from evaluators.detection import COLUMNS, PARTS, Detection, _matched
 from evaluators.detection_real import DEFAULT_CONFIDENCE, DetectionConfig, Real
 from evaluators.detectors import Detections, annotated, detect_all, packed, unpacked
+from evaluators.statistics import paired_test
 
 SIDE = 32
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
@@ -188,9 +196,9 @@ def _radiographs(n: int = 5) -> Bytes:
     return np.stack([ndimage.gaussian_filter(i, 1.5) for i in noise]).astype(np.uint8)
 
 
-@pytest.mark.parametrize("target", [26.0, 32.0, 40.0])
-def test_controls_are_as_far_from_the_input_as_the_translation(target: float) -> None:
-    images, ids = _radiographs(), list("abcde")
+@pytest.mark.parametrize("psnr", [26.0, 32.0, 40.0])
+def test_controls_are_as_far_from_the_input_as_the_translation(psnr: float) -> None:
+    images, ids, target = _radiographs(), list("abcde"), 10 ** (-psnr / 10)
 
     def blur(rows: np.ndarray[Any, Any], sigma: float) -> Bytes:
         return blurred(images[rows], sigma)
@@ -199,11 +207,40 @@ def test_controls_are_as_far_from_the_input_as_the_translation(target: float) ->
         return noised(images[rows], sigma, [ids[i] for i in rows], 0)
 
     for make, most in ((blur, 8.0), (noise, 1.0)):
-        strength, reached = matched_strength(make, images, target, most)
-        assert reached
-        assert mean_psnr(make(np.arange(5), strength), images) == pytest.approx(target, abs=0.35)
-    assert matched_strength(blur, images, 58.92, 8.0) == (0.0, True)  # nothing was done
-    assert matched_strength(blur, images, 5.0, 8.0) == (8.0, False)  # no blur is that far
+        strength, error = matched_strength(make, images, target, most)
+        assert decibel(error) == pytest.approx(psnr, abs=0.1)
+        squares = (make(np.arange(5), strength).astype(float) - images) ** 2
+        assert error == pytest.approx(squares.mean() / 255**2)
+    strength, error = matched_strength(blur, images, 0.3, 8.0)  # no blur is that far
+    assert strength == 8.0 and 0 < error < 0.3
+
+
+def test_errors_are_pooled_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = np.zeros((3, 2, 2), np.uint8)
+    other = np.stack([np.full((2, 2), 255, np.uint8), images[0], images[0]])
+    monkeypatch.setattr("evaluators.counting._CHUNK", 2)
+    assert pooled_error(lambda rows: other[rows], images) == pytest.approx(1 / 3)
+    assert decibel(1 / 1000) == pytest.approx(30) and decibel(0.0) == np.inf
+
+
+def _resampled(change: np.ndarray[Any, Any], weights: np.ndarray[Any, Any], levels: np.ndarray[Any, Any]) -> list[float]:
+    some = np.repeat(levels, weights)
+    test = paired_test(np.zeros(len(some)), some, [str(i) for i in range(len(some))], 0, 1, 1)
+    return [float(np.median(some)), test.reduced, test.unchanged, test.increased, test.effect]
+
+
+@pytest.mark.parametrize("n", [4, 9, 24])
+def test_intervals_of_changes_are_those_of_every_resample_taken_alone(n: int) -> None:
+    change = np.random.default_rng(n).integers(-4, 3, n) / 2
+    levels, number = np.unique(change, return_counts=True)
+    draws = np.random.default_rng(5).multinomial(n, number / n, size=200)
+    alone = np.array([_resampled(change, weights, levels) for weights in draws])
+    found = change_intervals(change, 5, 200)
+    assert list(found) == ["median", "reduced", "unchanged", "increased", "effect"]
+    for values, ci in zip(alone.T, found.values(), strict=True):
+        assert ci == pytest.approx(np.percentile(values, [2.5, 97.5]))
+    assert change_intervals(change[:3], 0, 200) == {}
+    assert set(change_intervals(np.full(8, 1e-12), 0, 50).values()) == {(0.0, 0.0), (1.0, 1.0)}  # rounding is no change
 
 
 def test_noise_of_an_image_is_its_own() -> None:
@@ -335,7 +372,8 @@ def test_doing_nothing_changes_nothing(use: Use, tmp_path: Path) -> None:
     assert scores["count_change"].value == 0.0 and scores["count_change"].ci == (0.0, 0.0)
     assert scores["count_p"].value == 1.0 and scores["opacity_p_permutation"].value == 1.0
     assert scores["opacity_effect"].value == 0.0 and scores["opacity_unchanged"].value == 100.0
-    assert scores["psnr_blur_change"].value == scores["psnr_noise_change"].value == 0.0
+    none = {(s.value, s.n, s.note) for key, s in scores.items() if key.startswith("psnr_")}
+    assert none == {(None, 0, "no opacity image was changed: there is no control to match")}
     assert scores["map50"].value == 1.0 and not scores["count_change"].doubt
     # patients' means: (1 + 3) / 2, 2, 2, 1, 4
     assert scores["count_before"].value == pytest.approx((2 + 2 + 2 + 1 + 4) / 5)
@@ -364,17 +402,43 @@ def test_counts_before_and_after_by_hand(use: Use, tmp_path: Path) -> None:
     assert scores["opacity_area_before"].value == pytest.approx(100 * 36 / SIDE**2 * (2 + 2 + 2 + 1 + 4) / 5)
     # squares 1 and 3 lie in the lung, which is the left half
     assert scores["opacity_lung_before"].value == pytest.approx(100 * 36 / (SIDE * 16) * ((1 + 2) / 2 + 1 + 1 + 1 + 2) / 5)
-    assert "confidence >= 0.95" in scores["count_change"].note and "NMS IoU 0.45" in scores["count_change"].note
+    assert scores["count_change"].note == (
+        "FCOS trained on 3 images of train; confidence >= 0.95 (highest F1, 1.00, at IoU 0.5 on 9 images of train)"
+    )
+    # four of five patients changed: the approximation's p is no more the one to report
+    assert scores["count_p"].value == scores["opacity_p_permutation"].value == 4 / 16
+    assert "exact" in scores["count_p"].note
+    for suffix in ("median", "reduced", "unchanged", "increased", "effect"):
+        score = scores[f"opacity_{suffix}"]
+        assert score.ci is not None and score.value is not None and score.ci[0] <= score.value <= score.ci[1]
+    assert scores["opacity_reduced"].ci == (20, 100)
 
 
 def test_blur_and_noise_are_controls(use: Use, tmp_path: Path) -> None:
     use(Bright())
     scores = _score(tmp_path, (0,) * 9)
     assert scores["count_change"].value == -scores["count_before"].value  # type: ignore[operator]
-    assert "PSNR of the translation" in scores["psnr_blur_after"].note and "sigma" in scores["psnr_noise_after"].note
+    assert "; sigma 8 pixels, the strongest tried: PSNR 14.2 dB" in scores["psnr_blur_after"].note  # it cannot remove as much
+    told = re.search(r"sigma [\d.]+: PSNR ([\d.]+) dB, the translation's ([\d.]+) dB;", scores["psnr_noise_after"].note)
+    assert told and float(told[1]) == pytest.approx(float(told[2]), abs=0.1)
     assert scores["psnr_noise_after"].value != scores["count_after"].value
     assert scores["blur_before"].value == scores["count_before"].value
     assert "sigma 0.5 pixels" in scores["blur_change"].note
+
+
+def test_controls_match_the_images_that_were_changed(use: Use, tmp_path: Path) -> None:
+    """One image of six loses its squares. A mean of PSNRs over all six would ask for next to nothing."""
+    use(Bright())
+    after = (0, *SQUARES[1:], 0, 0, 0)
+    work = job(tmp_path, _translated(after), PARAMS, _source())
+    for images, note in _matched(work, [0, 1, 2, 3, 4, 5]):
+        assert np.array_equal(images[1:], work.source.bytes()[1:6])  # what the translation left alone is left alone
+        square = (images[0].astype(float) - work.source.bytes()[0]) ** 2
+        assert square.mean() == pytest.approx(36 * 195**2 / SIDE**2, rel=0.05) or "the strongest tried" in note
+        assert "in the 1 of 6 images it changed" in note
+    assert "the strongest tried" not in note  # the noise reaches it
+    scores = _score(tmp_path, after)
+    assert scores["psnr_noise_change"].n == 6 and scores["psnr_noise_change"].value is not None
 
 
 def test_a_blind_detector_puts_every_count_in_doubt(use: Use, tmp_path: Path) -> None:
@@ -382,7 +446,7 @@ def test_a_blind_detector_puts_every_count_in_doubt(use: Use, tmp_path: Path) ->
     scores = _score(tmp_path, (0,) * 9)
     assert scores["map50"].value == 0.0 and not scores["map50"].doubt
     counting = {key: score for key, score in scores.items() if key != "map50"}
-    expected = "the detector is blind here: mAP50 0.00 on 9 untouched images, floor 0.10"
+    expected = "the detector is blind: mAP50 0.00 on squares, floor 0.10"
     assert {score.doubt for score in counting.values()} == {expected}
     assert f"confidence >= {DEFAULT_CONFIDENCE}" in scores["count_change"].note and "no hit" in scores["count_change"].note
 
@@ -410,13 +474,55 @@ def test_a_detector_that_finds_as_much_in_clear_images_is_in_doubt(use: Use, tmp
 
 def test_without_boxes_in_the_test_set_quality_is_that_on_validation_images(use: Use, tmp_path: Path) -> None:
     use(Bright())
-    scores = _score(tmp_path, (0,) * 9, source=_source(boxes=False))
-    assert scores["map50"].value == 1.0 and "real validation images" in scores["map50"].note
-    assert not scores["count_change"].doubt
+    own = {"learn": (_source(name="mine/train"),), "check": (_source(name="mine/val"),)}
+    scores = _score(tmp_path, (0,) * 9, source=_source(boxes=False, name="mine/test"), **own)
+    assert scores["map50"].value == 1.0 and scores["map50"].note.startswith("on 9 untouched images of mine/val (")
+    assert "no test image has boxes" in scores["map50"].note
+    assert not scores["count_change"].doubt and not scores["map50"].doubt
     blank = _score(tmp_path, (0,) * 9, source=_source(boxes=False), check=(), cache=tmp_path / "other")
     assert blank["map50"].value is None and blank["map50"].note
     assert "nobody knows" in blank["count_change"].doubt
     assert "confidence >= 0.25 (YOLOv5's default: no validation image has boxes)" in blank["count_change"].note
+
+
+def test_quality_borrowed_from_another_dataset_vouches_for_nothing(
+    use: Use, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(Bright())
+    captions = []
+    monkeypatch.setattr("evaluators.detection.box_plot", lambda panels, path, title, caption: captions.append(caption))
+    other = {"learn": (_source(name="mine/train"),), "check": (_source(name="mine/val"),)}
+    scores = _score(tmp_path, (0,) * 9, source=_source(boxes=False, name="theirs/test"), **other)
+    expected = "how well it sees lesions here is unknown: mAP50 1.00 is of mine/val, and theirs/test has no boxes"
+    assert {score.doubt for key, score in scores.items() if key != "map50"} == {expected}
+    assert scores["map50"].doubt == "of mine/val, and theirs/test has no boxes"
+    assert "FCOS trained on 3 images of mine/train" in scores["count_change"].note
+    (caption,) = captions
+    assert "mAP50 1.00 on mine/val" in caption and "not to be relied upon" in caption
+    longer = {"learn": other["learn"], "check": (_source(name="theirs-not/val"),)}  # a name that only begins alike
+    again = _score(tmp_path, (0,) * 9, source=_source(boxes=False, name="theirs/test"), **longer)
+    assert "theirs-not/val" in again["count_change"].doubt
+
+
+def test_a_test_set_known_to_have_no_lesion_needs_no_quality_of_its_own(use: Use, tmp_path: Path) -> None:
+    source = _source((0, 0, 0, 0), name="clear/test")
+    work: dict[str, Any] = {"learn": (_source(name="mine/train"),), "check": (_source(name="mine/val"),)}
+    translated = ImageSet("out", source.items, {"image": _draw((0, 1, 0, 0))}, "out")
+    use(Bright())
+    scores = Detection().score(job(tmp_path, translated, PARAMS, source, **work))
+    assert scores["count_clear"].value == pytest.approx(1 / 6) and not scores["count_clear"].doubt  # images 0 and 1 are one patient's
+    assert scores["map50"].note.endswith("; no lesion in this test set") and "has boxes" not in scores["map50"].note
+    use(Everywhere("everywhere"))  # ... but one that sees nothing where there is something has no false alarms to tell of
+    blind = Detection().score(job(tmp_path, translated, PARAMS, source, **work))
+    assert blind["count_clear"].doubt == "the detector is blind: mAP50 0.00 on mine/val, floor 0.10"
+
+
+def test_what_could_not_be_used_of_the_test_sets_boxes_is_told(use: Use, tmp_path: Path) -> None:
+    use(Bright())
+    items = [replace(i, boxes=(*(i.boxes or ()), (40.0, 0.0, 5.0, 5.0))) if i.boxes else i for i in _source().items]
+    source = ImageSet("odd", items, {"image": _draw((*SQUARES, 0, 0, 0))}, "odd")
+    scores = _score(tmp_path, (0,) * 9, source=source)
+    assert "6 boxes without area inside their image left out" in scores["map50"].note
 
 
 def test_a_test_set_without_opacity_images_has_no_headline(use: Use, tmp_path: Path) -> None:
@@ -505,6 +611,7 @@ def test_opacities_that_are_removed_are_no_longer_counted(params: DetectionConfi
 
 def test_metrics_are_told_apart() -> None:
     metrics = Detection.metrics(DetectionConfig(detector="yolo"))
+    assert not any("," in m.label for m in metrics)  # labels stand in lists
     assert len({m.key for m in metrics}) == len(metrics) == 6 + len(PARTS) * len(COLUMNS)
     assert [m.key for m in metrics if m.primary] == ["count_change"]
     assert {m.part for m in metrics if m.key.startswith("opacity_")} == {"YOLOv5u · opacity images"}
@@ -533,6 +640,70 @@ def test_weights_that_are_not_there(tmp_path: Path) -> None:
     assert "mine.pth" in line and "FCOS" in line
     with pytest.raises(PreflightError, match=r"mine\.pth"):
         Detection().prepare(prepare_job(tmp_path, _source(), params))
+
+
+def test_weights_of_another_detector_block_the_run_before_any_work(tmp_path: Path) -> None:
+    path = tmp_path / "mine.pth"
+    small: dict[str, Any] = {"backbone": "resnet18", "width": 64, "weights": str(path)}
+    torch.save(tv_detector.build_network(DetectionConfig(detector="fcos", **small).torchvision_settings()).state_dict(), path)
+    assert Detection.missing_assets(DetectionConfig(detector="fcos", **small), ()) == []
+    for other in ("retinanet", "ssdlite"):
+        (line,) = Detection.missing_assets(DetectionConfig(detector=other, **small), ())
+        assert str(path) in line and tv_detector.TITLES[other] in line and "Name a file of that architecture" in line
+    (line,) = Detection.missing_assets(DetectionConfig(detector="fcos", **{**small, "width": 96}), ())
+    assert "width 96" in line
+    path.write_text("no weights")
+    (line,) = Detection.missing_assets(DetectionConfig(detector="fcos", **small), ())
+    assert f"{path} cannot be loaded safely" in line and "\n" not in line
+
+
+def test_files_that_are_no_weights_of_ultralytics_block_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(yolo, "find_spec", lambda name: object())
+
+    def lines(path: Path) -> list[str]:
+        return Detection.missing_assets(DetectionConfig(weights=str(path)), ())
+
+    text, plain, odd, gone = (tmp_path / name for name in ("text.pt", "plain.pt", "mine.onnx", "gone.pt"))
+    text.write_text("no weights")
+    torch.save({"weight": torch.zeros(1)}, plain)
+    odd.write_text("x")
+    for path, why in ((text, "not a zip file"), (plain, "no model of ultralytics"), (odd, "end in .pt"), (gone, "no such file")):
+        (line,) = lines(path)
+        assert str(path) in line and why in line and "\n" not in line
+    made = tmp_path / "made.pt"
+    with zipfile.ZipFile(made, "w") as archive:
+        archive.writestr("made/data.pkl", b"cultralytics.nn.tasks\nDetectionModel\n")
+    assert lines(made) == []
+
+
+def test_versions_are_part_of_every_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    fcos, own = DetectionConfig(detector="fcos"), DetectionConfig()
+    seen = {Detection.parts(fcos), Detection.parts(own)}
+    assert any("torchvision" in part for part in Detection.parts(fcos))
+    for target, name, value, params in (
+        ("evaluators.detection_real", "VERSION", 99, fcos), ("evaluators.tv_detector", "VERSION", 99, fcos),
+        ("torchvision", "__version__", "99", fcos), ("evaluators.yolo", "VERSION", 99, own),
+        ("evaluators.yolo", "library_version", lambda: "99", own),
+    ):  # fmt: skip
+        monkeypatch.setattr(f"{target}.{name}", value)
+        assert Detection.parts(params) not in seen
+        seen.add(Detection.parts(params))
+
+
+def test_marks_of_patients_do_not_look_like_other_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(count_figures, "_save", lambda plt, figure, path: drawn.append(figure))
+    none = np.zeros(40)
+    test = paired_test(none, none, [str(i) for i in range(40)], 0, 1)
+    count_figures.box_plot([count_figures.Panel("x", none, none, test)], tmp_path / "x.png", "t", "c")
+    (axis,) = drawn[0].axes
+    heights = np.concatenate([c.get_offsets()[:, 1] for c in axis.collections])
+    assert len(heights) == 80 and 0 < np.abs(heights).max() <= 0.05
+    few = paired_test(np.zeros(5), -np.arange(1.0, 6), list("abcde"), 0, 1)
+    count_figures.box_plot([count_figures.Panel("x", np.zeros(5), -np.arange(1.0, 6), few)], tmp_path / "x.png", "t", "c")
+    assert "p = 0.0625" in drawn[1].axes[0].get_title()  # the approximation says 0.04
+    for figure in drawn:
+        plt.close(figure)
 
 
 def test_nothing_to_learn_from(tmp_path: Path) -> None:

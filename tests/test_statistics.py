@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from evaluators.statistics import (
+    EXACT,
     Paired,
     half_sample_interval,
     half_samples,
@@ -213,6 +214,16 @@ def test_permutation_agrees_with_the_approximation_and_with_scipys_exact_test() 
     signs = [1] * 9 + [-1] * 5
     assert paired(signs).p_permutation == pytest.approx(stats.binomtest(9, 14).pvalue, abs=0.02)
     assert paired(np.ones(60), n_permutations=999).p_permutation == 1 / 1000  # never zero
+
+
+def test_the_reported_p_is_exact_where_few_patients_changed() -> None:
+    five = paired([-1, -2, -3, -4, -5, *[0] * 20])
+    assert five.p < 0.05 < five.best_p == five.p_permutation == 2 / 2**5  # five changes cannot be significant
+    most = paired([*np.arange(1, EXACT + 1), 0])
+    assert most.best_p == 2 / 2**EXACT  # as exact with the default number of permutations
+    more = paired(np.arange(1, EXACT + 2))
+    assert more.best_p == more.p != more.p_permutation
+    assert paired(np.zeros(4)).best_p == 1.0
 
 
 def test_opposite_changes_mirror_each_other() -> None:

@@ -202,6 +202,18 @@ class Evil:
         return Path.touch, (self.path,)
 
 
+def test_another_version_of_ultralytics_is_another_detector(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert trained.detector.facts["library"] == f"ultralytics {yolo.library_version()}"  # found without importing it
+    assert yolo.file_problem(trained.detector.weights) == ""
+    detector = trained.detector
+    monkeypatch.setattr(yolo, "library_version", lambda: "0.0")
+    other = YoloDetector(detector.weights, detector.folder, detector.facts, TINY, 64, (), torch.device("cpu"))
+    assert other.id != detector.id
+    monkeypatch.setattr(yolo, "YoloProcess", None)
+    with pytest.raises(TypeError):  # trains again
+        train_yolo(trained.job, TINY, [annotated()], [annotated(4)])
+
+
 @needs_ultralytics
 def test_files_that_are_no_weights_are_refused_and_never_run(tmp_path: Path) -> None:
     made, evil, text = tmp_path / "made", tmp_path / "evil.pt", tmp_path / "text.pt"
