@@ -14,15 +14,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bench.contracts import Batch, Method, Translation, frozen
+    from bench.config import TrainConfig
+    from bench.contracts import Batch, Method, Trainable, Translation, frozen
     from bench.data.contract import Reader
     from bench.registry import register_dataset, register_evaluator, register_method, register_suite
+    from bench.runner import Source
     from bench.scoring import Evaluator, Job, Metric, Score, ScoreJob
 
 _PUBLIC = {
-    **dict.fromkeys(("Batch", "Method", "Translation", "frozen"), "bench.contracts"),
+    **dict.fromkeys(("Batch", "Method", "Trainable", "Translation", "frozen"), "bench.contracts"),
     **dict.fromkeys(("Evaluator", "Job", "Metric", "Score", "ScoreJob"), "bench.scoring"),
     "Reader": "bench.data.contract",
+    "Source": "bench.runner",
+    "TrainConfig": "bench.config",
     **dict.fromkeys(("register_dataset", "register_evaluator", "register_method", "register_suite"), "bench.registry"),
 }
 
@@ -35,6 +39,9 @@ __all__ = [
     "Reader",
     "Score",
     "ScoreJob",
+    "Source",
+    "TrainConfig",
+    "Trainable",
     "Translation",
     "frozen",
     "register_dataset",

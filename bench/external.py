@@ -55,6 +55,7 @@ def score(spec: RunSpec, images: Path, name: str, on: str) -> int:
     test = on or experiment.test_names()[0]
     if test not in experiment.test_names():
         raise UsageError(f"--on {test}: not a test set of this run ({', '.join(experiment.test_names())}).")
+    pipeline.close_to_others(experiment)
     failed = _prepare(experiment, test)
     source = experiment.test_set(test)
     files = _match(images, source, test)
@@ -147,6 +148,9 @@ def _score_one(experiment: Experiment, images: scores.Images, evaluator: str) ->
     cls, params = evaluator_config(experiment.spec.config, evaluator)
     if missing := cls.missing_assets(params, experiment.spec.options.assets):
         raise PreflightError("\n".join(missing))
+    if scores.is_scored(experiment, images, evaluator):
+        say(f"kept      {images.identity['method']}: {evaluator} on {images.test}")
+        return
     say(f"score     {images.identity['method']}: {evaluator} on {images.test}")
     scores.score_images(experiment, images, evaluator)
 

@@ -1,13 +1,16 @@
 """Models that evaluators have trained, and arrays they have computed, once: whatever the number of methods scored with them.
 
 Each result lies in a folder of the cache named by the hash of its inputs. A result that is there is not made again; an
-interrupted training resumes; two runs that want the same one wait for each other.
+interrupted training resumes; two runs that want the same model wait for each other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import re
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -26,7 +29,8 @@ from bench.runner import Source
 M = TypeVar("M", bound=Trainable)
 Arrays = dict[str, npt.NDArray[Any]]
 
-_MARKER = "fit.json"
+#: The file whose presence means that a folder is complete.
+FIT = "fit.json"
 
 
 @dataclass(frozen=True)
@@ -52,10 +56,14 @@ class Fits:
         device: where models are trained and handed out.
         log_interval: steps between log lines.
         quiet: show no progress.
+        owner: JSON-able; whose they are (an evaluator's name, the hash of its file, its versions): part of every key.
     """
 
-    def __init__(self, cache: Path, device: torch.device, log_interval: int = 10, quiet: bool = False) -> None:
+    def __init__(
+        self, cache: Path, device: torch.device, log_interval: int = 10, quiet: bool = False, owner: Sequence[Any] = ()
+    ) -> None:
         self.root, self.device, self.log_interval, self.quiet = cache / "fits", device, log_interval, quiet
+        self.owner = list(owner)
         #: Name -> facts of every model handed out, for records.
         self.used: dict[str, Mapping[str, Any]] = {}
 
@@ -94,10 +102,12 @@ class Fits:
 
         def make(folder: Path) -> dict[str, Any]:
             model, source = untrained()
-            result = fit(
-                model, source, settings, folder / "train", "train", seed, f"{name}-{folder.name}", self.device,
-                Progress(name, self.quiet), self.log_interval, [], distributed=False,
-            )  # fmt: skip
+            often = replace(settings, checkpoint_interval=min(settings.checkpoint_interval, max(20, settings.iterations // 10)))
+            with _precision_kept():
+                result = fit(
+                    model, source, often, folder / "train", "train", seed, f"{name}-{folder.name}", self.device,
+                    Progress(name, self.quiet), self.log_interval, [], distributed=False,
+                )  # fmt: skip
             made.append(model)
             for checkpoint in (folder / "train").glob("iter_*.pth"):  # three times the weights' size, and never read again
                 checkpoint.unlink()
@@ -129,9 +139,11 @@ class Fits:
         Returns:
             The folder, and the facts with ``key`` and ``name``.
         """
-        key = digest([name, plain(inputs)])
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]*", name):
+            raise BenchError(f"fits: '{name}' is no name of letters, digits and '-'.")
+        key = digest([name, plain(inputs), self.owner])
         folder = self.root / f"{name}-{key}"
-        marker = folder / _MARKER
+        marker = folder / FIT
         if not marker.is_file():
             with lock(folder / ".lock", wait=True, say=say):
                 if not marker.is_file():
@@ -148,12 +160,12 @@ class Fits:
             inputs: JSON-able; everything they depend on (`Fitted.id`, fingerprints of images).
             compute: makes them; names must be identifiers, dtypes numeric.
         """
-        path = self.root / "arrays" / f"{name}-{digest([name, plain(inputs)], size=12)}.npz"
+        path = self.root / "arrays" / f"{name}-{digest([name, plain(inputs), self.owner], size=12)}.npz"
         if path.is_file():
             try:
                 with np.load(path, allow_pickle=False) as stored:
                     return {key: stored[key] for key in stored.files}
-            except (OSError, ValueError, EOFError) as error:
+            except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
                 raise BenchError(f"{path} is damaged ({error}). Delete it and run the same command again.") from error
         found = compute()
 
@@ -163,3 +175,13 @@ class Fits:
 
         replace_atomically(path, write)
         return found
+
+
+@contextmanager
+def _precision_kept() -> Iterator[None]:
+    """TF32 as it was: the engine sets it for the whole process, and translation comes after."""
+    matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, cudnn

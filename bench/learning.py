@@ -7,10 +7,11 @@ any, else of the dataset that methods train on, else of another one. No test pat
 from __future__ import annotations
 
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from bench.config import plain
-from bench.data.contract import DOMAINS, OTHER
+from bench.data.contract import CLEAR, DOMAINS, OTHER
 from bench.data.imageset import ImageSet
 from bench.experiment import Experiment, ImageKey, evaluator_config
 from bench.files import digest, file_digest
@@ -97,13 +98,27 @@ def why_left_out(experiment: Experiment, evaluator: str, test: str) -> str:
     return f"{test} has {count} test images; at least {cls.min_images} needed" if count < cls.min_images else ""
 
 
+def looks_back(experiment: Experiment, evaluator: str, test: str) -> bool:
+    """Whether an evaluator looks at clear images of a test set translated to opacity."""
+    cls, params = evaluator_config(experiment.spec.config, evaluator)
+    wanted = "b2a" in cls.directions(params) and not why_left_out(experiment, evaluator, test)
+    return wanted and experiment.datasets[test].count("test", CLEAR) > 0
+
+
 def wants_back(experiment: Experiment, test: str) -> bool:
-    """Whether some evaluator looks at clear images of a test set translated to opacity."""
-    for evaluator in experiment.evaluators():
-        cls, params = evaluator_config(experiment.spec.config, evaluator)
-        if "b2a" in cls.directions(params) and not why_left_out(experiment, evaluator, test):
-            return bool(experiment.datasets[test].count("test", "clear"))
-    return False
+    """Whether some evaluator of the suite does."""
+    return any(looks_back(experiment, evaluator, test) for evaluator in experiment.evaluators())
+
+
+def _content(path: Path) -> str:
+    """Hash of a file; its name where it is not there, which `Evaluator.missing_assets` tells of."""
+    return file_digest(path) if path.is_file() else str(path)
+
+
+def owner(experiment: Experiment, evaluator: str) -> list[Any]:
+    """Whose models and arrays they are; part of their keys."""
+    cls, params = evaluator_config(experiment.spec.config, evaluator)
+    return [evaluator, EVALUATORS.origin(evaluator), cls.version, list(cls.parts(params))]
 
 
 @lru_cache(maxsize=256)
@@ -113,12 +128,9 @@ def fit_key(experiment: Experiment, evaluator: str, test: str) -> str:
     taught = [experiment.identity(*k) for split in ("train", "val") for k in image_keys(experiment, evaluator, test, split)]
     return digest(
         {
-            "evaluator": evaluator,
-            "origin": EVALUATORS.origin(evaluator),
-            "version": cls.version,
-            "parts": cls.parts(params),
+            "evaluator": owner(experiment, evaluator),
             "params": plain(params),
-            "files": [file_digest(path) for path in cls.files(params, experiment.spec.options.assets)],
+            "files": [_content(path) for path in cls.files(params, experiment.spec.options.assets)],
             "learn": taught,
             "augment": [experiment.data.min_crop, experiment.data.size],
             "source": experiment.identity(test, "test", experiment.data.size),
@@ -129,6 +141,6 @@ def fit_key(experiment: Experiment, evaluator: str, test: str) -> str:
 
 
 def score_key(experiment: Experiment, translate_key: str, back_key: str, test: str, evaluator: str, seed: int) -> str:
-    """Identity of a score; `back_key` is that of the clear images' translation, empty where there is none."""
+    """Identity of a score; `back_key` is that of the clear images' translation, empty where the evaluator does not get it."""
     translated: dict[str, Any] = {"translated": translate_key, "back": back_key, "home": test == experiment.train_name}
     return digest({**translated, "fit": fit_key(experiment, evaluator, test), "seed": seed})

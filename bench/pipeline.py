@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from rich.markup import escape
 from rich.table import Table
 
 from bench import plan as planning
@@ -71,6 +72,14 @@ def open_run(spec: RunSpec) -> Experiment:
     return experiment or opened()
 
 
+def close_to_others(experiment: Experiment) -> None:
+    """Where images may not leave their owner, nobody else on the machine may read the cache either."""
+    if experiment.policy() == "credentialed":
+        cache = experiment.spec.options.cache
+        cache.mkdir(parents=True, exist_ok=True)
+        cache.chmod(0o700)
+
+
 def _check_batch(spec: RunSpec, processes: int) -> None:
     """Refuse a batch that cannot be shared out, before anything is read or joined."""
     size = spec.config.train.batch_size
@@ -102,6 +111,7 @@ def run(spec: RunSpec) -> Outcome:
     with ExitStack() as held:
         with first_alone():
             if rank == 0:
+                close_to_others(experiment)
                 _hold(experiment, held)
         plan = planning.plan(experiment)
         if rank == 0:
@@ -231,7 +241,7 @@ def print_plan(plan: list[Stage], brief: bool = False) -> None:
         return
     table = Table("stage", "what", "status", "why", box=None, pad_edge=False)
     for stage in plan:
-        table.add_row(stage.kind, stage.title, stage.status, stage.reason)
+        table.add_row(stage.kind, escape(stage.title), stage.status, escape(stage.reason))
     show(table)
 
 

@@ -116,7 +116,7 @@ def plan(experiment: Experiment) -> list[Stage]:
             result += _method_stages(experiment, name, seed, data, prior, fits)
     _force(experiment, result)
     for fit in fits.values():
-        if fit.status in (TODO, BLOCKED) and not any(s.runs for s in result if any(a is fit for a in s.after)):
+        if fit.status in (TODO, BLOCKED) and all(s.status == CACHED for s in result if any(a is fit for a in s.after)):
             fit.status, fit.reason = CACHED, ""  # every score that needs it is there
     for stage in result:
         blocker = next((s for s in stage.after if s.status == BLOCKED), None)
@@ -213,6 +213,7 @@ def _fit_stage(experiment: Experiment, evaluator: str, test: str, title: str, da
     stage.shared = marker.parent / ".lock"
     images = [k for split in ("train", "val") for k in learning.image_keys(experiment, evaluator, test, split)]
     stage.after = [data[k] for k in (*images, (test, "test", experiment.data.size, DOMAINS))]
+    stage.done = lambda: scores.is_prepared(experiment, evaluator, test)
     stage.status = CACHED if stage.is_done() else TODO
     return stage
 
@@ -312,8 +313,9 @@ def _score_stages(
         title, fit = f"{label}: {evaluator} on {test}", fits.get((evaluator, test))
         if fit and fit.status == LEFT_OUT:  # its own line in the plan says so, once for all methods
             continue
+        reverse = back if back and learning.looks_back(experiment, evaluator, test) else None
         try:
-            key = learning.score_key(experiment, translate.key, back.key if back else "", test, evaluator, seed)
+            key = learning.score_key(experiment, translate.key, reverse.key if reverse else "", test, evaluator, seed)
         except BenchError as error:
             found.append(_blocked("score", title, str(error), name))
             continue
@@ -322,10 +324,10 @@ def _score_stages(
             "score", title, key, marker,
             lambda e=evaluator: scores.score(experiment, name, seed, test, e),  # type: ignore[misc]
         )  # fmt: skip
-        stage.done = lambda m=marker, k=key: _scored(m, k, translate, back)  # type: ignore[misc]
-        stage.after = [s for s in (translate, back, fit) if s]
+        stage.done = lambda m=marker, k=key, b=reverse: _scored(m, k, translate, b)  # type: ignore[misc]
+        stage.after = [s for s in (translate, reverse, fit) if s]
         stage.after += [prior] if prior and "prior" in cls.requires(params) else []
-        if all(s.status == CACHED for s in (translate, back) if s) and stage.is_done():
+        if all(s.status == CACHED for s in (translate, reverse) if s) and stage.is_done():
             stage.status = CACHED
         found.append(stage)
     return found

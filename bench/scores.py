@@ -17,7 +17,7 @@ from bench.device import world
 from bench.errors import BenchError
 from bench.experiment import Experiment, evaluator_config, method_config
 from bench.files import read_json, write_json
-from bench.fits import Fits
+from bench.fits import FIT, Fits
 from bench.registry import EVALUATORS
 from bench.stages import load_prior, prior_folder, prior_identity, translated_folder
 from bench.translations import load_set
@@ -63,7 +63,9 @@ def _common(experiment: Experiment, evaluator: str, test: str) -> dict[str, Any]
         "params": params,
         "device": experiment.device,
         "cache": options.cache,
-        "fits": Fits(options.cache, experiment.device, options.log_interval, quiet=world()[0] != 0),
+        "fits": Fits(
+            options.cache, experiment.device, options.log_interval, world()[0] != 0, learning.owner(experiment, evaluator)
+        ),
         "prior": (lambda: load_prior(experiment)) if uses_prior else None,
         "prior_id": prior_identity(experiment) if uses_prior else "",
         "assets": options.assets,
@@ -74,6 +76,15 @@ def prepared(experiment: Experiment, evaluator: str, test: str) -> Path:
     """The file that says that an evaluator's models for a test set are there."""
     key = learning.fit_key(experiment, evaluator, test)
     return experiment.spec.options.cache / "fits" / "prepared" / f"{evaluator}-{test}-{key}" / "prepared.json"
+
+
+def is_prepared(experiment: Experiment, evaluator: str, test: str) -> bool:
+    """Whether everything that an evaluator prepared for a test set is there."""
+    marker = prepared(experiment, evaluator, test)
+    if not marker.is_file():
+        return False
+    folders = [marker.parent.parent.parent / f"{model['name']}-{model['key']}" for model in read_json(marker)["models"]]
+    return all((folder / FIT).is_file() for folder in folders)
 
 
 def prepare(experiment: Experiment, evaluator: str, test: str) -> None:
@@ -106,7 +117,7 @@ def score(experiment: Experiment, name: str, seed: int, test: str, evaluator: st
         | {"train": trained.get("cost")},
     }  # fmt: skip
     back, wanted = None, ""
-    if "b2a" in cls.directions and learning.wants_back(experiment, test):
+    if "b2a" in cls.directions and learning.looks_back(experiment, evaluator, test):
         back, wanted = load_set(translated_folder(folder, test, back_key, "b2a"), source.where(CLEAR)), back_key
     translated = load_set(translated_folder(folder, test, key), source)
     score_images(experiment, Images(test, translated, back, seed, folder, key, wanted, identity), evaluator)
@@ -115,6 +126,16 @@ def score(experiment: Experiment, name: str, seed: int, test: str, evaluator: st
 def score_name(test: str, evaluator: str, key: str) -> str:
     """File name (without suffix) of a score: configurations stand beside each other, none replaces another."""
     return f"{test}--{evaluator}-{key[:8]}"
+
+
+def is_scored(experiment: Experiment, images: Images, evaluator: str) -> bool:
+    """Whether the record of these very images is there."""
+    key = learning.score_key(experiment, images.key, images.back_key, images.test, evaluator, images.seed)
+    path = images.folder / "records" / f"{score_name(images.test, evaluator, key)}.json"
+    if not path.is_file():
+        return False
+    record = read_json(path)
+    return record.get("status") == "ok" and record.get("translated_content") == images.translated.fingerprint
 
 
 def score_images(experiment: Experiment, images: Images, evaluator: str) -> None:
@@ -191,6 +212,7 @@ def _record(experiment: Experiment, images: Images, job: ScoreJob, evaluator: st
         "preset": experiment.spec.preset,
         "evaluator": evaluator,
         "evaluator_origin": EVALUATORS.origin(evaluator),
+        "fit": learning.fit_key(experiment, evaluator, test),
         "prior": _prior(experiment, bool(job.prior_id)),
         "versions": records.versions(),
         "code": records.code_revision(),

@@ -64,7 +64,8 @@ def _newest(records: Iterable[Record]) -> list[Record]:
 
 
 def _variant(record: Record) -> Variant:
-    parts = [record.get("params") or {}, prior_id(record), record.get("evaluator_version"), record.get("evaluator_origin")]
+    parts = [record.get(name) for name in ("params", "evaluator_version", "evaluator_origin", "fit")]  # fit: whom it learnt from
+    parts = [parts[0] or {}, prior_id(record), *parts[1:]]
     return text(record.get("evaluator")), digest(parts)
 
 
@@ -117,7 +118,10 @@ def _describe(variant: Variant, members: Mapping[Variant, Sequence[Record]]) -> 
 
 
 def _facts(record: Record) -> dict[str, Any]:
-    about = {"version": record.get("evaluator_version"), "prior": prior_id(record), "code": record.get("evaluator_origin")}
+    about = {
+        "version": record.get("evaluator_version"), "prior": prior_id(record), "code": record.get("evaluator_origin"),
+        "models": record.get("fit"),
+    }  # fmt: skip
     return {**(record.get("params") or {}), **{name: value for name, value in about.items() if value not in (None, "")}}
 
 

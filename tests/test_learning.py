@@ -10,7 +10,7 @@ import fixtures_data as make
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, Bench, folder, records
+from conftest import TINY, Bench, folder, forget_imports, records
 
 from bench import learning, plan
 from bench.config import RunOptions, TrainConfig, load
@@ -102,6 +102,37 @@ def test_a_changed_parameter_trains_anew(bench: Bench, words: Words, tmp_path: P
     assert {s.split(" ")[0] for s, status in changed.items() if status == "to do"} == {"fit", "score"}
 
 
+def test_a_lost_model_is_to_do_again_once_a_score_needs_it(bench: Bench, words: Words, told: Path, tmp_path: Path) -> None:
+    assert bench("run", *words).code == 0
+    (model,) = (tmp_path / "runs" / "cache" / "fits").glob("mean-*/fit.json")
+    model.unlink()
+    for record in (tmp_path / "runs" / "toy").rglob("records/*.json"):
+        record.unlink()
+    found = stages(bench, *words)
+    assert found["fit learner for synthetic"] == "to do", "the plan does not call cached what it would train"
+
+
+def test_a_plugin_that_changed_learns_anew(bench: Bench, words: Words, told: Path, tmp_path: Path) -> None:
+    plugin = tmp_path / "learner.py"
+    text = LEARNER.read_text().replace('Path(__file__).with_name("toy.py")', f"Path({str(LEARNER.with_name('toy.py'))!r})")
+    plugin.write_text(text)
+    own = tuple(str(plugin) if word == str(LEARNER) else word for word in words)
+    assert bench("run", *own).code == 0
+    forget_imports()
+    plugin.write_text(text.replace("lr=0.2", "lr=0.1"))
+    assert bench("run", *own).code == 0
+    assert len(list((tmp_path / "runs" / "cache" / "fits").glob("mean-*/fit.json"))) == 2
+
+
+def test_the_way_back_enters_only_the_keys_of_who_looks_at_it(bench: Bench, words: Words, told: Path, tmp_path: Path) -> None:
+    plugin = tmp_path / "pair.py"
+    plugin.write_text("from bench import register_suite\n@register_suite('pair')\ndef pair():\n    return ('learner', 'toy-score')\n")
+    both = tuple("pair" if word == "learner" else word for word in (*words, "--import", str(plugin)))
+    assert bench("run", *both).code == 0
+    alone = tuple("toy-score" if word == "learner" else word for word in words)
+    assert set(stages(bench, *alone).values()) == {"cached"}, "another suite asks for the same score"
+
+
 def test_a_failed_training_takes_its_scores_with_it_and_no_others(
     bench: Bench, words: Words, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,11 +195,13 @@ def test_remembered_arrays(tmp_path: Path) -> None:
     again = fits.arrays("a", {"of": 1}, lambda: pytest.fail("computed twice"))
     assert np.array_equal(first["x"], again["x"]) and int(again["y"]) == 2
     assert fits.arrays("a", {"of": 2}, lambda: {"x": np.zeros(1)})["x"].shape == (1,)
-    path = next((tmp_path / "fits" / "arrays").glob("*.npz"))
-    for path in (tmp_path / "fits" / "arrays").glob("*.npz"):
-        path.write_bytes(b"PK half")
-    with pytest.raises(BenchError, match=r"is damaged .* Delete it"):
-        fits.arrays("a", {"of": 1}, dict)
+    for content in (b"PK half", b"PK\x03\x04" + bytes(40), b""):
+        for path in (tmp_path / "fits" / "arrays").glob("*.npz"):
+            path.write_bytes(content)
+        with pytest.raises(BenchError, match=r"is damaged .* Delete it"):
+            fits.arrays("a", {"of": 1}, dict)
+    with pytest.raises(BenchError, match="no name of letters"):
+        fits.folder("my net", {}, lambda folder: {})
 
 
 def test_folds_of_unknown_patients_are_no_split_by_patient(bench: Bench, told: Path, tmp_path: Path) -> None:
