@@ -11,12 +11,13 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import segmentation_models_pytorch as smp
 from sklearn.model_selection import GroupKFold
 from torch import nn
 
 from bench.config import TrainConfig, plain
 from bench.contracts import Job
-from bench.data.contract import MASK_LUNG
+from bench.data.contract import MASK_IGNORE, MASK_LUNG
 from bench.data.imageset import ImageSet
 from bench.errors import DataError, PreflightError
 from bench.files import file_digest
@@ -29,6 +30,13 @@ from evaluators.statistics import IntArray
 RECIPE = 1
 #: Masks read at once.
 _CHUNK = 256
+#: What is known of an image's mask, see `masked`.
+UNMASKED, NO_LUNG, LUNG = range(3)
+
+
+def versions(trained: bool) -> tuple[str, ...]:
+    """What segmenters depend on besides their parameters: the library they are built with and, if any is trained, how."""
+    return (f"segmentation-models-pytorch {smp.__version__}", *((f"segmenter recipe {RECIPE}",) if trained else ()))
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,11 @@ class Learning:
         """Images learnt from."""
         return sum(len(rows) for _, rows in self.learn)
 
+    @property
+    def where(self) -> str:
+        """Names of their sets: ``synthetic/train``."""
+        return ", ".join(dict.fromkeys(images.name for images, _ in self.learn))
+
 
 @dataclass(frozen=True)
 class Ready:
@@ -66,16 +79,23 @@ class Ready:
     rows: IntArray
 
 
-def with_lung(images: ImageSet) -> list[int]:
-    """Images of a set with at least one lung pixel inside their padding."""
+def masked(images: ImageSet) -> IntArray:
+    """What each image's mask (n,) says inside its padding: `UNMASKED` (nothing is decided), `NO_LUNG`, or `LUNG`."""
+    found = np.full(len(images), UNMASKED, dtype=np.int64)
     if "lung_mask" not in images.planes:
-        return []
-    found = []
+        return found
     for start in range(0, len(images), _CHUNK):
         rows = range(start, min(start + _CHUNK, len(images)))
-        masks = images.raw(rows, "lung_mask")
-        found += [row for row, mask in zip(rows, masks, strict=True) if (inside(images, row, mask) == MASK_LUNG).any()]
+        for row, mask in zip(rows, images.raw(rows, "lung_mask"), strict=True):
+            codes = inside(images, row, mask)
+            found[row] = LUNG if (codes == MASK_LUNG).any() else NO_LUNG if (codes != MASK_IGNORE).any() else UNMASKED
     return found
+
+
+def with_lung(images: ImageSet) -> list[int]:
+    """Images of a set with at least one lung pixel inside their padding."""
+    rows: list[int] = np.flatnonzero(masked(images) == LUNG).tolist()
+    return rows
 
 
 def inside(images: ImageSet, row: int, plane: Any) -> Any:
@@ -94,13 +114,19 @@ class Laboratory:
         job: the evaluator's job; `job.params` is a `SegmentationConfig`.
         version: of the evaluator.
 
+    Attributes:
+        masked: of each test image, see `masked`.
+        rows: test images with lung.
+        trained: architectures that are not the user's own.
+
     Raises:
         DataError: masks to learn from follow another convention than those to score against.
     """
 
     def __init__(self, job: Job, version: int) -> None:
         self.job, self.version, self.params = job, version, job.params
-        self.rows = np.array(with_lung(job.source), dtype=np.int64)
+        self.masked = masked(job.source)
+        self.rows: IntArray = np.flatnonzero(self.masked == LUNG)
         self.trained = [arch for arch in job.params.archs if arch not in job.params.own]
 
     @cached_property
@@ -161,12 +187,14 @@ class Laboratory:
             channels_last=params.channels_last, checkpoint_interval=max(500, recipe["iterations"] // 10),
         )  # fmt: skip
         inputs = {
-            "evaluator": "segmentation", "version": self.version, "recipe": RECIPE, "arch": arch, "size": size,
+            "evaluator": "segmentation", "version": self.version, "made_of": versions(True), "arch": arch, "size": size,
             "learn": [[images.fingerprint, rows] for images, rows in training.learn],
             "encoder": file_digest(encoder) if encoder else "", "lr": lr, "weight_decay": params.weight_decay,
             "warmup": params.warmup, "beta2": params.beta2, "augment": plain(params.augment), "distort": plain(params.distort),
         }  # fmt: skip
-        facts = {"encoder": encoder.name if encoder else "from scratch", "n": training.n, "size": size}
+        facts = {
+            "encoder": encoder.name if encoder else "from scratch", "trained_on": training.where, "n": training.n, "size": size,
+        }  # fmt: skip
         fitted = self.job.fits.model(f"segmenter-{arch}{training.name}", inputs, build, settings, params.model_seed, facts)
         return Ready(fitted.model.segmenter, fitted.id, training.rows)
 
@@ -189,7 +217,7 @@ class Laboratory:
                 parts.append("encoders from scratch" if not any(starts.values()) else "other encoders from scratch")
             first = self.trainings[0]
             parts.append(
-                f"trained on {first.n} other images" if not first.name
-                else f"cross-fitted by patient in {len(self.trainings)} folds of {len(self.rows)} images"
+                f"trained on {first.n} images of {first.where}" if not first.name
+                else f"cross-fitted by patient in {len(self.trainings)} folds of {len(self.rows)} images of {first.where}"
             )  # fmt: skip
         return ", ".join(parts)

@@ -77,7 +77,9 @@ _HEADS = ("fc.", "classifier.", "head.", "pre_logits.", "last_linear.")
 def load_segmenter(segmenter: Segmenter, path: Path) -> None:
     """Load a full state dict of the segmenter's architecture (smp's keys; for CE-Net those of `CENet`).
 
-    A stem of three input channels is summed to one, which is exact for grey images repeated in all of them.
+    A stem of three input channels is summed to one, which is exact for grey images repeated in all of them. Nothing in a file
+    tells the range of grey values its weights expect: they are given [-1, 1], black to white. A stem that learnt from
+    [0, 1] or from images standardised otherwise has to be rescaled before it is saved.
 
     Raises:
         PreflightError: the file is unreadable or of another architecture; the message names file, architecture and first key.

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import segmentation_models_pytorch
 import torch
 from jobs import job, prepare_job
 from sklearn.metrics import jaccard_score, recall_score
@@ -19,7 +20,7 @@ from bench.config import fill
 from bench.contracts import Score
 from bench.data.imageset import ImageSet, Item
 from bench.errors import DataError
-from evaluators import segmentation, segmenters
+from evaluators import segmentation, segmentation_models, segmenters
 from evaluators.overlap import (
     confusion,
     dice,
@@ -32,7 +33,8 @@ from evaluators.overlap import (
     sensitivity,
     two_lungs,
 )  # fmt: skip
-from evaluators.segmentation import Segmentation, SegmentationConfig
+from evaluators.segmentation import Segmentation
+from evaluators.segmentation_config import SegmentationConfig
 from evaluators.segmentation_models import Laboratory
 
 SIZE = 16
@@ -138,6 +140,37 @@ def test_hd95_of_a_shift_is_the_shift_and_of_nothing_the_diagonal() -> None:
     assert hd95(np.roll(lung, 2, 1), lung, everywhere) == pytest.approx(100 * 2 / 50)
     assert hd95(np.zeros_like(lung), lung, everywhere) == 100
     assert hd95(~everywhere | (lung & (np.arange(40) < 10)), lung, everywhere) == 100
+
+
+def test_hd95_sees_no_boundary_at_undecided_pixels() -> None:
+    """A hole or stripe that both masks share would add distances of 0, and the percentile would fall with its size."""
+    lung = np.zeros((40, 60), np.bool_)
+    lung[8:32, 10:40] = True
+    found, everywhere = lung.copy(), np.ones_like(lung)
+    found[20:32, 37:44] = True  # an excess on one side that is about a tenth of the boundary
+    plain = hd95(found, lung, everywhere)
+    assert plain > 0
+    hole, holes = everywhere.copy(), everywhere.copy()
+    hole[12:18, 15:30] = False
+    holes[10:30:2, 12:36:2] = False
+    assert hd95(found, lung, hole) == hd95(found, lung, holes) == plain
+    shifted, stripe = np.roll(lung, 2, 1), everywhere.copy()
+    stripe[18:22] = False
+    assert hd95(shifted, lung, stripe) == hd95(shifted, lung, everywhere)
+    changed = found.copy()
+    changed[~hole] = False  # whatever was found where nothing is decided
+    assert hd95(changed, lung, hole) == plain
+
+
+def test_hd95_of_an_edge_that_is_undecided_all_around() -> None:
+    lung = np.zeros((30, 40), np.bool_)
+    lung[10:20, 10:20] = True
+    counted = np.ones_like(lung)
+    counted[8:22, 8:22] = False
+    counted[11:19, 11:19] = True
+    assert hd95(lung, lung, counted) == 0
+    assert hd95(lung & (np.arange(40) < 15), lung, counted) == pytest.approx(100 * 4 / 50, rel=0.3)
+    assert hd95(np.zeros_like(lung), lung, counted) == 100
 
 
 def test_two_lungs_keeps_the_two_largest_and_fills_holes() -> None:
@@ -248,8 +281,11 @@ def test_identity_changes_nothing_and_every_metric_has_a_value(tmp_path: Path) -
     for key in ("miou_delta", "miou_delta/unet", "miou_delta/vgg"):
         assert scores[key].value == 0 and scores[key].ci == (0, 0)
     for key, score in scores.items():
-        assert score.value is not None and score.per_image is not None and len(score.per_image) == 12, key
-        assert score.n == 12 and "encoders from scratch" in score.note and "trained on 16 other images" in score.note
+        assert score.value is not None and score.doubt == "", key
+        assert "encoders from scratch" in score.note and "trained on 16 images of toy/train" in score.note
+        assert "masks compared at 16 px, padding left out" in score.note
+        assert score.n == (8 if key.startswith("density") else 12)  # two thirds of them
+        assert key.startswith("density") or (score.per_image is not None and len(score.per_image) == 12), key
     values = {key: value_of(score) for key, score in scores.items()}
     assert values["miou"] == pytest.approx((values["miou/unet"] + values["miou/vgg"]) / 2)
     assert values["miou"] <= values["sensitivity"]  # intersection over union never exceeds it
@@ -273,7 +309,8 @@ def test_opacities_hide_lung_and_a_perfect_translation_brings_it_back(tmp_path: 
     assert good["miou_delta"].ci is not None and good["miou_delta"].ci[0] > 0
     assert value_of(bad["miou"]) == 0 and value_of(bad["hd95"]) == 100
     assert "12 empty predictions count as 100 %" in bad["hd95"].note
-    for key in ("opacity_real", "clear_real", "opacity_effect"):  # shared: of real images only
+    assert good["opacity_effect"].note.endswith("; compared with the true counterparts of the same images")
+    for key in ("opacity_real", "clear_real", "opacity_effect", "density_effect"):  # shared: of real images only
         assert good[key] == bad[key]
 
 
@@ -287,12 +324,38 @@ def test_trained_once_and_real_images_looked_at_once(
     Segmentation().prepare(prepare_job(tmp_path, source, config(), learn=LEARN))
     assert len(trained) == 2 and sum(looked) == 2 * 24
     for k in range(3):
-        translated = with_planes(source, f"m{k}", image=np.roll(source.raw(), k, 2))
+        translated = with_planes(source, f"m{k}", image=np.roll(source.raw(), k + 1, 2))
         Segmentation().score(job(tmp_path, translated, config(), source, learn=LEARN))
     assert len(trained) == 2
     assert sum(looked) == 2 * 24 + 3 * 2 * 12  # only what is new is segmented
     Segmentation().score(job(tmp_path, source, config(model_seed=1), learn=LEARN))
     assert len(trained) == 4
+
+
+@pytest.mark.parametrize("folds", [0, 3])
+def test_an_image_that_was_not_translated_keeps_its_prediction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folds: int
+) -> None:
+    """Two passes over the same image can differ on another device, and in the last bit on the same one."""
+    source, learn = lungs(), () if folds else LEARN
+    params = config(archs=("unet",), folds=folds or 2)
+    Segmentation().prepare(prepare_job(tmp_path, source, params, learn=learn))
+    looked: list[int] = []
+
+    def nothing(_: nn.Module, pixels: Any, device: torch.device) -> Any:
+        looked.append(len(pixels))
+        return np.zeros(pixels.shape, np.bool_)
+
+    monkeypatch.setattr(segmentation, "segment", nothing)
+    same = Segmentation().score(job(tmp_path, with_planes(source, "copy"), params, source, learn=learn))
+    assert not any(looked) and same["miou_delta"].value == 0 and set((same["miou_delta"].per_image or {}).values()) == {0}
+    image = source.raw().copy()
+    image[[2, 7], 8, 8] ^= 1
+    some = Segmentation().score(job(tmp_path, with_planes(source, "two changed", image=image), params, source, learn=learn))
+    assert sum(looked) == 2
+    changed = [name for name, value in (some["miou"].per_image or {}).items() if value == 0]  # nothing is found in these
+    assert changed == [source.ids[2], source.ids[7]]
+    assert [name for name, value in (some["miou_delta"].per_image or {}).items() if value] == changed
 
 
 def test_translated_images_are_never_learnt_from(tmp_path: Path, trained: list[Any]) -> None:
@@ -325,7 +388,7 @@ def test_cross_fitting_segments_every_image_with_the_right_model(tmp_path: Path,
     source = lungs(counterpart=True)
     scores = Segmentation().score(job(tmp_path, source, config(archs=("unet",), folds=3)))
     assert len(trained) == 3
-    assert "cross-fitted by patient in 3 folds of 12 images" in scores["miou"].note
+    assert "cross-fitted by patient in 3 folds of 12 images of toy/test" in scores["miou"].note
     assert list(scores["miou"].per_image or ()) == source.ids
     assert value_of(scores["clear_real"]) > 60 and value_of(scores["miou_delta"]) == 0
 
@@ -360,8 +423,12 @@ def test_images_without_lung_are_left_out_and_counted(tmp_path: Path) -> None:
     masks[0], masks[1, :-1] = X, 0
     source = with_planes(source, "some", lung_mask=masks)
     score = Segmentation().score(job(tmp_path, source, config(), learn=LEARN))["miou"]
-    assert score.n == 10 and "2 of 12 images left out: no lung in their mask" in score.note
-    assert list(score.per_image or ()) == source.ids[2:]
+    assert score.n == 10 and list(score.per_image or ()) == source.ids[2:]
+    assert "1 of 12 images left out: no lung mask;" in score.note + ";"  # all of it undecided: there is none
+    assert "1 of 12 images left out: no lung in their mask" in score.note
+    bare = ImageSet("toy/test", source.items, {"image": source.raw()}, "bare", "open", "heart-excluded")
+    assert not segmentation_models.masked(bare).any() and segmentation_models.with_lung(bare) == []
+    assert segmentation_models.masked(source).tolist() == [0, 1] + [2] * 10
 
 
 def test_undecided_pixels_and_padding_count_nowhere(tmp_path: Path) -> None:
@@ -384,7 +451,7 @@ def test_only_opacity_images_are_scored_and_clear_ones_compared_with(tmp_path: P
     scores = Segmentation().score(job(tmp_path, both, config(), learn=LEARN))
     assert list(scores["miou"].per_image or ()) == opacity.ids
     assert list(scores["clear_real"].per_image or ()) == clear.ids
-    assert "other images, not counterparts" in scores["clear_real"].note
+    assert scores["clear_real"].note.endswith("; compared with clear images that are not their counterparts")
     assert value_of(scores["opacity_effect"]) == pytest.approx(
         value_of(scores["opacity_real"]) - value_of(scores["clear_real"])
     )
@@ -409,7 +476,81 @@ def test_own_segmenters_are_used_as_they_are(tmp_path: Path, trained: list[Any])
     mixed = config(archs=("unet", "vgg"), weights=("unet=mine.pth",))
     assert Segmentation.learns(mixed) == "lung_mask"
     scores = Segmentation().score(job(tmp_path, lungs(), mixed, assets=(tmp_path,), learn=LEARN))
-    assert len(trained) == 1 and "trained on 16 other images" in scores["miou"].note
+    assert len(trained) == 1 and "trained on 16 images of toy/train" in scores["miou"].note
+
+
+def test_without_clear_images_dense_lungs_are_compared_with_clear_ones(tmp_path: Path) -> None:
+    """Lungs of many grey levels, the darkest of which are lost in what is around them."""
+    n = 18
+    source = lungs(n)
+    image, lung = np.full((n, SIZE, SIZE), 40, np.uint8), source.raw(plane="lung_mask") == 1
+    order = np.random.default_rng(2).permutation(n)
+    for k in range(n):
+        image[k][lung[k]] = 100 + 5 * order[k]
+    image[order < 6] = 40
+    params = config(archs=("unet",))
+    source = with_planes(source, "dense", image=image)
+    scores = Segmentation().score(job(tmp_path, source, params, learn=LEARN))
+    for key in ("clear_real", "opacity_effect"):
+        assert scores[key].value is None and "no clear images with a lung mask" in scores[key].note
+    score, each = scores["density_effect"], scores["opacity_real"].per_image or {}
+    dense, thin = (
+        np.mean([np.mean(v) for v in grouped(source, each, np.flatnonzero(third))]) for third in (order >= 12, order < 6)
+    )
+    assert dense > 50 > thin
+    assert score.n == 12 and score.value == pytest.approx(dense - thin)
+    assert score.ci is not None and score.ci[0] < value_of(score) <= score.ci[1] and "mean grey level" in score.note
+    few = Segmentation().score(job(tmp_path, lungs(5), params, learn=LEARN))["density_effect"]
+    assert few.value is None and "fewer than 6 images" in few.note
+    metric = next(m for m in Segmentation.metrics(params) if m.key == "density_effect")
+    assert metric.shared and metric.part == "Average" and metric.label == "IoU, densest third of lungs minus clearest third"
+
+
+def grouped(images: ImageSet, each: Any, rows: Any) -> list[list[float]]:
+    """Values of some images, patient by patient."""
+    patients = sorted({images.patients[k] for k in rows})
+    return [[each[images.ids[k]] for k in rows if images.patients[k] == patient] for patient in patients]
+
+
+def test_blind_segmenters_put_everything_in_doubt(tmp_path: Path) -> None:
+    """A file whose weights expect another range of grey values loads without complaint and finds nothing."""
+    segmenter = segmenters.Segmenter("unet")
+    with torch.no_grad():
+        for p in segmenter.parameters():
+            p.zero_()
+        segmenter.net.rest[1].bias.fill_(-1.0)  # type: ignore[index, union-attr]
+    torch.save(segmenter.net.state_dict(), tmp_path / "blind.pth")
+    params = config(weights=("unet=blind.pth",))
+    for counterpart, where in ((True, "untranslated clear images"), (False, "untranslated images")):
+        source = lungs(counterpart=counterpart)
+        scores = Segmentation().score(job(tmp_path, source, params, assets=(tmp_path,), learn=LEARN))
+        told = f"the segmenters hardly find lungs here: mean IoU 0 % (U-Net) in {where}, floor 50 %"
+        assert {s.doubt for key, s in scores.items() if key.endswith("/unet")} == {told}
+        assert {s.doubt for key, s in scores.items() if key.endswith("/vgg")} == {""}
+        assert scores["miou"].doubt == told  # an average with one that is blind is half a number
+
+
+def test_parts_tell_the_recipe_and_the_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, trained: list[Any]) -> None:
+    mine = config(archs=("unet",), weights=("unet=a.pth",))
+    before, own = Segmentation.parts(config()), Segmentation.parts(mine)
+    Segmentation().prepare(prepare_job(tmp_path, lungs(), config(), learn=LEARN))
+    monkeypatch.setattr(segmentation_models, "RECIPE", 1000)
+    assert Segmentation.parts(config()) != before and Segmentation.parts(mine) == own  # nothing of theirs was trained
+    Segmentation().prepare(prepare_job(tmp_path, lungs(), config(), learn=LEARN))
+    assert len(trained) == 4
+    monkeypatch.setattr(segmentation_models_pytorch, "__version__", "99.0")
+    assert Segmentation.parts(mine) != own and "segmentation-models-pytorch 99.0" in Segmentation.parts(config())
+    Segmentation().prepare(prepare_job(tmp_path, lungs(), config(), learn=LEARN))
+    assert len(trained) == 6
+
+
+def test_what_taught_them_is_among_the_facts(tmp_path: Path) -> None:
+    asked = prepare_job(tmp_path, lungs(), config(), learn=LEARN)
+    Segmentation().prepare(asked)
+    assert {str(facts["trained_on"]) for facts in asked.fits.used.values()} == {"toy/train"}
+    two = (*LEARN, lungs(4, "more/train", "clear", seed=9, prefix="m"))
+    note = Segmentation().score(job(tmp_path, lungs(), config(), learn=two))["miou"].note
+    assert "trained on 20 images of toy/train, more/train" in note
 
 
 def test_encoder_files_are_part_of_the_key_and_of_the_note(tmp_path: Path, trained: list[Any]) -> None:
@@ -451,7 +592,8 @@ def test_postprocessing_is_off_by_default_and_part_of_what_is_remembered(tmp_pat
 
 def test_metrics_have_parts_and_two_of_them_lead() -> None:
     metrics = Segmentation.metrics(SegmentationConfig())
-    assert len({metric.key for metric in metrics}) == len(metrics) == 25 + 15
+    assert len({metric.key for metric in metrics}) == len(metrics) == 25 + 20
+    assert {metric.label for metric in metrics if metric.key.startswith("clear_real")} == {"IoU, clear images"}
     assert [metric.key for metric in metrics if metric.primary] == ["miou", "miou_delta"]
     assert {metric.part for metric in metrics} == {"", "Average", "U-Net", "PSPNet", "CE-Net", "VGG"}
     assert all(metric.better == "none" for metric in metrics if metric.shared)
