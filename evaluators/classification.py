@@ -1,8 +1,8 @@
 """Classification (Table 2 of Ning et al. 2025): what can a classifier learn from real images, from generated ones, from masks?
 
 A classifier answers "opacity or clear?" (positive: opacity; ARDS where that is the test set's disease). It learns and is
-tested by cross-fitting within the test set, patients kept together: the translator saw none of these patients, and no
-classifier is tested on a patient it learnt from. So translator, classifier and test are disjoint. Classes are balanced while
+tested by cross-fitting within the test set, folds by patient id: the translator learnt from none of these images, and no
+classifier is tested on a patient id it learnt from. So translator, classifier and test are disjoint. Classes are balanced while
 learning (half of each batch) and as frequent as they are in the test.
 
 What each data type learns from and is tested on: `evaluators.classification_protocol`.
@@ -30,7 +30,7 @@ from bench.registry import register_evaluator
 from evaluators import discrimination as d
 from evaluators.classification_figure import draw
 from evaluators.classification_protocol import DATA_TYPES, SHEETS, SYNTHETIC, Sheet, Study
-from evaluators.classifiers import ARCHITECTURES, Recipe, find_file, misfit
+from evaluators.classifiers import ARCHITECTURES, LIBRARY, VERSION, Recipe, find_file, misfit
 from evaluators.statistics import N_BOOT, FloatArray
 
 #: Columns of the table; keys are preceded by architecture and test.
@@ -45,6 +45,8 @@ COLUMNS = (
     *(Metric(key, label, "lower") for key, label in {"brier": "Brier", "ece": "ECE"}.items()),
     *(Metric(key, key.upper(), "none", digits=0) for key in ("tp", "fp", "fn", "tn")),
 )  # fmt: skip
+#: Of the calibration error.
+NO_INTERVAL = "no interval, as it is larger on resamples than on the images themselves"
 #: View -> AUROC on its images alone, for what is learnt from real images: an AP view by itself hints at a bedridden patient.
 VIEWS = {view: Metric(f"auroc_view_{view.lower()}", f"AUROC, {view} views", "higher") for view in ("AP", "PA")}
 
@@ -117,7 +119,7 @@ class Classification(Evaluator):
         Shared numbers are a property of the data and are ranked by nobody.
         """
         found = [
-            Metric(f"auroc_{s.key}", f"AUROC {s.label.lower()}", "none" if s.shared else "higher", primary=s.primary)
+            Metric(f"auroc_{s.key}", f"AUROC {s.label.lower()}", "higher", primary=s.primary)
             for s in sorted(params.sheets, key=lambda s: not s.primary)
         ]
         for sheet in params.sheets:
@@ -133,8 +135,14 @@ class Classification(Evaluator):
             if sheet.key == "mask":
                 part = f"Mean of the mask · {sheet.label}"
                 found += [Metric(f"mask_mean_{key}", label, "higher", part=part) for key, label in (("auroc", "AUROC"), ("ap", "AP"))]
-        shared = {f" · {sheet.label}" for sheet in params.sheets if sheet.shared}
-        return tuple(replace(m, better="none", shared=True) if m.part.endswith(tuple(shared)) else m for m in found)
+        for sheet in (s for s in params.sheets if not s.ranked):
+            found = [replace(m, better="none", shared=sheet.shared) if _belongs(m, sheet) else m for m in found]
+        return tuple(found)
+
+    @classmethod
+    def parts(cls, params: Any) -> tuple[str, ...]:
+        """Versions of the recipe, and of the networks' library."""
+        return f"classifiers {VERSION}", LIBRARY
 
     @classmethod
     def missing_assets(cls, params: Any, assets: tuple[Path, ...]) -> list[str]:
@@ -233,7 +241,7 @@ def _at_threshold(tested: d.Tested, resamples: d.Resamples, sheet: Sheet, note: 
     errors = d.brier(tested)
     ci = d.interval(resamples.values(lambda weights: weights @ errors / weights.sum(axis=1)))
     scores["brier"] = Score(float(errors.mean()), n, ci=ci, note=note)
-    scores["ece"] = Score(d.calibration_error(tested), n, note=note)
+    scores["ece"] = Score(d.calibration_error(tested), n, note="; ".join(filter(None, [note, NO_INTERVAL])))
     return scores | {name: Score(float(count), n, note=note) for name, count in asdict(counts).items()}
 
 

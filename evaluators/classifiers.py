@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,9 @@ ARCHITECTURES: dict[str, Architecture] = {
 
 #: Bumped whenever a trained classifier could differ.
 VERSION = 1
+#: The networks are this library's.
+LIBRARY = f"timm {version('timm')}"
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -94,7 +98,7 @@ class Recipe:
         """Budget and precision, for the engine."""
         return TrainConfig(
             iterations=self.iterations, batch_size=self.batch_size, precision=self.precision, channels_last=True,
-            checkpoint_interval=max(500, self.iterations // 10),
+            checkpoint_interval=max(20, self.iterations // 10),
         )  # fmt: skip
 
     def plain(self) -> dict[str, Any]:

@@ -1,4 +1,6 @@
-"""Cross-fitting: every image of a test set is predicted once, by a classifier that never saw its patient.
+"""Cross-fitting: every image of a test set is predicted once, by a classifier that learnt from other patients' images.
+
+Folds go by patient id, and can keep apart only what the test set calls by one.
 
 Every image goes through 8 bits (`ImageSet.bytes`) on its way in: translations are stored so, and a classifier that met real
 images in 16 bits and translated ones in 8 could learn the file format.
@@ -26,7 +28,7 @@ from bench.errors import BenchError
 from bench.files import digest, file_digest, read_json, write_json
 from bench.fits import Fits
 from bench.progress import Progress
-from evaluators.classifiers import ARCHITECTURES, VERSION, Classifier, Recipe, network, settle
+from evaluators.classifiers import ARCHITECTURES, LIBRARY, VERSION, Classifier, Recipe, network, settle
 from evaluators.statistics import FloatArray, IntArray
 
 BoolArray = npt.NDArray[np.bool_]
@@ -224,7 +226,8 @@ def cross_fit(
     """
     title = f"{arch}-{name}"
     inputs = {
-        "evaluator": "classification", "version": VERSION, "arch": ARCHITECTURES[arch].timm, "recipe": recipe.plain(),
+        "evaluator": "classification", "version": VERSION, "library": LIBRARY, "arch": ARCHITECTURES[arch].timm,
+        "recipe": recipe.plain(),
         "examples": examples.key(), "weights": file_digest(weights) if weights else "",
     }  # fmt: skip
     folds = np.unique(examples.fold[examples.test]).tolist()
@@ -232,7 +235,8 @@ def cross_fit(
     def make(folder: Path) -> Mapping[str, Any]:
         told = [_fold(fits, examples, fold, arch, recipe, folder, f"{title}-{fold}", weights) for fold in folds]
         return {
-            "arch": ARCHITECTURES[arch].timm, "data": name, "folds": len(folds),
+            "arch": ARCHITECTURES[arch].timm, "data": name, "folds": len(folds), "library": LIBRARY,
+            "n": round(sum(sum(facts["learnt_from"].values()) for facts in told) / len(told)),
             "start": weights.name if weights else "from scratch", **recipe.plain(),
             "learnt_from": [facts["learnt_from"] for facts in told], "weights_id": [facts["weights_id"] for facts in told],
             "losses": [facts["losses"] for facts in told], "warnings": [w for facts in told for w in facts["warnings"]],

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ INCEPTION = Asset(
 
 #: What happens to pixels before the extractor; part of the cache key, to be renamed with every change.
 PREPROCESSING = {"inception": "uint8-grey-to-rgb/1", "cxr": "uint8-grey-to-unit-range/1"}
+#: The network, its resizing and the distances are this library's.
+LIBRARY = f"torch-fidelity {version('torch-fidelity')}"
 
 
 class Extractor:
@@ -66,9 +69,9 @@ class Extractor:
         ).to(self.job.device)
 
     def key(self, images: ImageSet) -> str:
-        """Hash of all that a set's features depend on: content, extractor, weights and preprocessing."""
+        """Hash of all that a set's features depend on: content, extractor, weights, preprocessing and library."""
         weights = self.job.prior_id if self._inception is None else INCEPTION.sha256
-        return digest([images.fingerprint, len(images), self.kind, weights, PREPROCESSING[self.kind]], size=16)
+        return digest([images.fingerprint, len(images), self.kind, weights, PREPROCESSING[self.kind], LIBRARY], size=16)
 
     def cached(self, images: ImageSet, name: str) -> Features:
         """Features of a real set: computed once for each `key`. `name` is what they are counted under."""

@@ -8,6 +8,10 @@ right thing was removed; `faithfulness` can.
 Beside the distance of the whole sets stand rows of one fixed n, because a Frechet distance means something beside another
 of the same n only: means over subsamples without replacement, among them the floor, one half of the real clear images
 against the other.
+
+Intervals come from half-samples of both sets by patient; rows of fixed n add the error of a mean over so few subsamples.
+The floor has none: where both sides are one distribution the distance has no error of first order, which is what
+half-samples measure. The spread over its subsamples is what a perfect translator's value would vary by.
 """
 
 from __future__ import annotations
@@ -15,10 +19,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from scipy import stats
 
 from bench.assets import Asset
 from bench.contracts import Evaluator, Job, Metric, Score, ScoreJob
@@ -27,11 +33,13 @@ from bench.data.imageset import ImageSet
 from bench.errors import UsageError
 from bench.registry import register_evaluator
 from evaluators.distances import frechet, frechet_quick, kernel_distance, standardise
-from evaluators.features import INCEPTION, PREPROCESSING, Extractor, Features, missing_weights
-from evaluators.statistics import FloatArray, IntArray, half_sample_interval
+from evaluators.features import INCEPTION, LIBRARY, PREPROCESSING, Extractor, Features, missing_weights
+from evaluators.statistics import LEVEL, FloatArray, IntArray, half_sample_interval
 
 #: Kernel and Frechet distance.
 Pair = tuple[Score, Score]
+#: Half-widths of their 95 % intervals, or none.
+Reaches = tuple[float | None, float | None]
 
 #: Below this many images FID's bias is of the order of the value itself (the Inception features have 2048 dimensions).
 FEW = 2048
@@ -42,10 +50,11 @@ PARTS = {
     "back": "clear to opacity, fixed n",
     "floor": "real clear vs real clear (floor)",
 }
-#: Seed of their subsamples: whoever made the images, the same patients are drawn.
+#: Seed of their subsamples, and of the half-samples behind intervals: whoever made the images, the same patients are drawn.
 DRAWS = 2020
 
 _STANDARDISED = "features standardised with the reference set's mean and deviation"
+_NO_INTERVAL = "no interval, as both sides are one distribution"
 _TOO_FEW = "a fixed n needs two opacity images, and clear images of two patients a half"
 
 
@@ -91,7 +100,7 @@ class Fidelity(Evaluator):
     """
 
     Config: ClassVar[type] = FidelityConfig
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     needs: ClassVar[frozenset[str]] = frozenset({"prior"})
     min_images: ClassVar[int] = 2
     assets: ClassVar[tuple[Asset, ...]] = (INCEPTION,)
@@ -103,6 +112,11 @@ class Fidelity(Evaluator):
     def requires(cls, params: Any) -> frozenset[str]:
         """Only the ``cxr`` extractor needs the prior."""
         return cls.needs if params.extractor == "cxr" else frozenset()
+
+    @classmethod
+    def directions(cls, params: Any) -> tuple[str, ...]:
+        """Both where there are rows beside the headline: the way back is one of them."""
+        return ("a2b", "b2a") if params.repeats else ("a2b",)
 
     @classmethod
     def metrics(cls, params: Any) -> tuple[Metric, ...]:
@@ -124,6 +138,11 @@ class Fidelity(Evaluator):
         """The Inception weights, unless they are found with the right digest."""
         problem = "" if params.extractor == "cxr" else missing_weights(assets)
         return [problem] if problem else []
+
+    @classmethod
+    def parts(cls, params: Any) -> tuple[str, ...]:
+        """What is done to pixels, and the library of the network and of both distances."""
+        return PREPROCESSING[params.extractor], LIBRARY
 
     def prepare(self, job: Job) -> None:
         """Features of the reference, and its floor."""
@@ -193,10 +212,10 @@ def _floor(job: Job, extractor: Extractor) -> Pair:
         pairs = (halves(job.reference.patients, n, np.random.default_rng([DRAWS, k])) for k in range(repeats))
         return {"distances": np.array([_both(real[a], real[b]) for a, b in pairs])}
 
-    inputs = {"features": extractor.key(job.reference), "n": n, "repeats": repeats, "version": Fidelity.version}
+    inputs = {"features": extractor.key(job.reference), "n": n, "repeats": repeats, "version": Fidelity.version, "library": LIBRARY}
     found = job.fits.arrays("fidelity-floor", inputs, compute)["distances"]
     notes = (_STANDARDISED,) if job.params.extractor == "cxr" else ()
-    return _summary(found, n, *notes, "halves of the reference, no patient in both")
+    return _summary(found, n, *notes, "halves of the reference, no patient in both", _NO_INTERVAL)
 
 
 @dataclass(frozen=True)
@@ -228,22 +247,25 @@ class _Comparison:
         if min(n, m) < 2:
             return Score(None, n, note=_join(*self.notes, "a covariance needs two images in each set"))
         value = frechet(self.generated, self.real)
-        ci = self._interval(value, frechet_quick)
-        return Score(value, n, ci=(max(0.0, ci[0]), ci[1]) if ci else None, note=_join(*self.notes, _caveat(n, m)))
+        ci = _around(value, self.reaches[1], least=0.0)
+        return Score(value, n, ci=ci, note=_join(*self.notes, _caveat(n, m)))
 
     def kernel(self) -> Score:
-        """KD over subsets with its interval over half-samples, each one taken as a single subset."""
+        """KD over subsets with its interval over half-samples."""
         n, smaller = len(self.generated), min(len(self.generated), len(self.real))
         asked, size = self.params.kid_subset_size, min(self.params.kid_subset_size, smaller // 2)
         if size < 2:
             return Score(None, n, note=_join(*self.notes, "subsets of half the images need four images in each set"))
         value, std = kernel_distance(self.generated, self.real, self.params.kid_subsets, size, self.seed)
-        ci = self._interval(value, lambda a, b: kernel_distance(a, b, 1, min(len(a), len(b)), self.seed)[0])
+        ci = _around(value, self.reaches[0])
         adapted = f"subset size {size}, half of the smaller set (configured: {asked})" if size < asked else ""
         return Score(value, n, std, "subsets", ci, _join(*self.notes, adapted))
 
     def averaged(self, n: int, wanted: Sequence[str] | None = None) -> Pair:
         """Both distances over subsamples of n images a side, drawn by patient and without replacement.
+
+        The interval adds two errors: that of the patients there are, from halves of both sets (of the size they have, as the
+        subsamples may need every image), and that of the mean over subsamples.
 
         Args:
             n: images a side.
@@ -256,19 +278,40 @@ class _Comparison:
             n = sum(quotas.values())
         if n < 2:
             return _nothing(note or _TOO_FEW)
+        reaches = self.reaches if wanted is None else self._reaches(Counter(view for view in wanted if view))
+        if None in reaches and None not in self.reaches:
+            note = _join(note, "no interval, as some halves of the reference lack a view")
         found = []
         for k in range(self.params.repeats):
             rng = np.random.default_rng([DRAWS, k])
             first, second = (shuffled(p, rng) for p in self.patients)
             second = second if quotas is None else _first_of_each(second, self.views, quotas)
             found.append(_both(self.generated[first[:n]], self.real[second[:n]]))
-        return _summary(np.array(found), n, *self.notes, note)
+        return _summary(np.array(found), n, *self.notes, note, reaches=reaches)
 
-    def _interval(self, value: float, distance: Callable[[Features, Features], float]) -> tuple[float, float] | None:
-        def on(a: IntArray, b: IntArray) -> float:
-            return distance(self.generated[a], self.real[b])
+    @cached_property
+    def reaches(self) -> Reaches:
+        """Half-widths of both intervals by the half-samples alone."""
+        return self._reaches()
 
-        return half_sample_interval(value, on, self.patients, self.params.subsamples, self.seed)
+    def _reaches(self, mix: Counter[str] | None = None) -> Reaches:
+        """Likewise; with `mix`, of the largest part of each half of the reference that has this mix of views."""
+
+        def reach(distance: Callable[[Features, Features], float]) -> float | None:
+            def on(a: IntArray, b: IntArray) -> float:
+                b = b if mix is None else self._matched(b, mix)
+                return distance(self.generated[a], self.real[b]) if min(len(a), len(b)) > 1 else np.nan
+
+            found = half_sample_interval(0.0, on, self.patients, self.params.subsamples, DRAWS)
+            return found[1] if found and np.isfinite(found[1]) else None
+
+        return reach(lambda a, b: kernel_distance(a, b, 1, min(len(a), len(b)), DRAWS)[0]), reach(frechet_quick)
+
+    def _matched(self, rows: IntArray, mix: Counter[str]) -> IntArray:
+        """Of some real images, the most that have a mix of views."""
+        order = rows[shuffled([self.patients[1][i] for i in rows], np.random.default_rng(DRAWS))]
+        quotas = view_quotas(mix, Counter(self.views[i] for i in rows), len(rows))
+        return _first_of_each(order, self.views, quotas) if quotas else order[:0]
 
 
 def shuffled(patients: Sequence[str], rng: np.random.Generator) -> IntArray:
@@ -320,16 +363,24 @@ def _both(generated: Features, real: Features) -> tuple[float, float]:
     return kernel_distance(generated, real, 1, len(real), DRAWS)[0], frechet_quick(generated, real)
 
 
-def _summary(distances: FloatArray, n: int, *notes: str) -> Pair:
-    """Mean and spread of kernel and Frechet distances (R x 2)."""
+def _summary(distances: FloatArray, n: int, *notes: str, reaches: Reaches = (None, None)) -> Pair:
+    """Mean and spread of kernel and Frechet distances (R x 2), with intervals from the `reaches` of half-samples."""
     rounds = len(distances)
-    note, mean = _join(*notes, f"{rounds} subsamples of {n} images a side"), distances.mean(axis=0)
-    spread = [float(v) for v in distances.std(axis=0, ddof=1)] if rounds > 1 else [None, None]
-    over = "subsamples" if rounds > 1 else ""
+    note, (kernel, far) = _join(*notes, f"{rounds} subsamples of {n} images a side"), distances.mean(axis=0).tolist()
+    if rounds < 2:
+        note = _join(note, "no interval from a single one")
+        return Score(kernel, n, note=note), Score(far, n, note=_join(note, _caveat(n, n)))
+    spread = distances.std(axis=0, ddof=1).tolist()
+    chance = [float(stats.t.ppf((1 + LEVEL) / 2, rounds - 1)) * s / np.sqrt(rounds) for s in spread]
+    wide = [None if reach is None else float(np.hypot(reach, c)) for reach, c in zip(reaches, chance, strict=True)]
     return (
-        Score(float(mean[0]), n, spread[0], over, note=note),
-        Score(float(mean[1]), n, spread[1], over, note=_join(note, _caveat(n, n))),
+        Score(kernel, n, spread[0], "subsamples", _around(kernel, wide[0]), note),
+        Score(far, n, spread[1], "subsamples", _around(far, wide[1], least=0.0), _join(note, _caveat(n, n))),
     )
+
+
+def _around(value: float, reach: float | None, least: float = -np.inf) -> tuple[float, float] | None:
+    return None if reach is None else (max(least, value - reach), value + reach)
 
 
 def _nothing(why: str) -> Pair:

@@ -52,7 +52,8 @@ def problem(name: str, path: str, full: bool, assets: Sequence[Path]) -> str:
     what = f"segmentation: {'weights' if full else 'encoder_weights'} {name}={path}"
     found = locate(path, assets)
     if found is None:
-        return f"{what}: there is no such file. Searched: {', '.join([path, *(str(folder / path) for folder in assets)])}."
+        searched = dict.fromkeys([path, *(str(folder / path) for folder in assets)])
+        return f"{what}: there is no such file. Searched: {', '.join(searched)}."
     try:
         _check(found, found.stat().st_mtime_ns, name, full)
     except PreflightError as error:

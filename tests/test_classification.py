@@ -399,13 +399,17 @@ def test_metrics_are_sorted_and_shared() -> None:
     found = Classification.metrics(params)
     assert len({metric.key for metric in found}) == len(found)
     main = [metric for metric in found if not metric.part]
-    assert [metric.key for metric in main if metric.primary] == ["auroc_mask"]
+    assert [metric.key for metric in main if metric.primary] == ["auroc_generated", "auroc_mask"]
     assert len(main) == 6
     for metric in found:
-        original = metric.part.endswith("· Original")
+        original = metric.part.endswith("· Original") or metric.key == "auroc_original"
+        told_apart = metric.part.endswith("· Real vs translated") or metric.key == "auroc_rvt"
         assert metric.shared == original
-        if original:
+        if original or told_apart:
             assert metric.better == "none"
+    ranked = {metric.key: metric.better for metric in found if metric.better != "none"}
+    assert ranked["auroc_rvt_real"] == ranked["resnet50_rvt_real_auroc"] == ranked["auroc_mask"] == "higher"
+    assert ranked["resnet50_rvt_real_brier"] == "lower"
     parts = list(dict.fromkeys(metric.part for metric in found if metric.part))
     assert parts[:5] == ["ResNet50 · Original", "MobileNet · Original", "EfficientNet · Original", "DenseNet · Original",
                          "View, age, sex · Original"]  # fmt: skip

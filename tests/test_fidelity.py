@@ -459,7 +459,8 @@ def test_views_that_are_unknown_or_lacking_give_a_reason(tmp_path: Path) -> None
 
 
 def test_reverse_direction_is_scored_where_there_is_one(tmp_path: Path) -> None:
-    assert Fidelity.directions(FidelityConfig("cxr")) == ("a2b",)  # never a reason to make these images
+    assert Fidelity.directions(FidelityConfig("cxr")) == ("a2b", "b2a")
+    assert Fidelity.directions(FidelityConfig("cxr", repeats=0)) == ("a2b",)  # no row needs them
     array = pictures(60, 0, 30)
     items = [Item(f"i{k}", f"p{k}", "opacity" if k < 30 else "clear") for k in range(60)]
     source = ImageSet("both", items, {"image": array}, "both")
