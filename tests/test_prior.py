@@ -215,4 +215,4 @@ def test_run_with_a_weights_file(bench: Bench, tmp_path: Path, cache: Path, torc
     assert record["status"] == "ok"
     torch.save(old_keys(torchvision_state), assets / "chexnet.pth")
     dry = bench("run", *words, "--dry-run")
-    assert [line.split()[0] for line in dry.out.splitlines() if "to do" in line] == ["prior", "score"]
+    assert [line.split()[0] for line in dry.out.splitlines() if "to do" in line] == ["prior", "fit", "score"]
