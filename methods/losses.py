@@ -16,7 +16,7 @@ from mmengine.dist import all_reduce
 from torch import Tensor
 
 from bench.contracts import Prior
-from methods.nets.style_content import wide
+from methods.networks.style_content import wide
 
 # ---- adversarial ---------------------------------------------------------------------------------------------------------
 

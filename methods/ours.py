@@ -25,8 +25,8 @@ from bench.contracts import Batch, FrozenHolder, Method, OptimWrappers, Prior, T
 from bench.errors import UsageError
 from bench.registry import register_method
 from methods import losses
-from methods.nets.patch_disc import MultiScaleDiscriminator, judge
-from methods.nets.style_content import StyleGenerator
+from methods.networks.patch_disc import MultiScaleDiscriminator, judge
+from methods.networks.style_content import StyleGenerator
 
 #: Weight of a generated image's adversarial term, by role: ``fake`` crossed domains, ``intra`` stayed (x_A1 of ACL-GAN),
 #: ``back`` crossed and came back (x_A2); the latter two share one domain's term.

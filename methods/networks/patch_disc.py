@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.errors import UsageError
-from methods.nets.style_content import ReflectionConv, init_kaiming
+from methods.networks.style_content import ReflectionConv, init_kaiming
 
 
 class MultiScaleDiscriminator(nn.Module):

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.errors import UsageError
-from methods.nets.patch_disc import MultiScaleDiscriminator, judge
-from methods.nets.style_content import (
+from methods.networks.patch_disc import MultiScaleDiscriminator, judge
+from methods.networks.style_content import (
     ContentEncoder,
     Decoder,
     LayerNorm,
