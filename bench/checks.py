@@ -92,14 +92,6 @@ def _images(channels: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _check_training(name: str, method: Method, channels: int) -> None:
-    optimizers = method.optimizers()
-    if not optimizers:
-        raise ContractError(f"method '{name}': optimizers() returned none, but it has stages {method.stages}.")
-    optim = {key: OptimWrapper(optimizer=value) for key, value in optimizers.items()}
-    before = {k: [p.detach().clone() for g in o.param_groups for p in g["params"]] for k, o in optimizers.items()}
-    factors = [method.lr_factor(step, 10) for step in range(10)]
-    if not all(math.isfinite(f) and f >= 0 for f in factors):
-        raise ContractError(f"method '{name}': lr_factor must be finite and not negative.")
     opacity, clear = _images(channels)
     extra = (
         {f"lung_mask_{d}": torch.ones(_BATCH, 1, SIZE, SIZE) for d in ("opacity", "clear")}
@@ -108,7 +100,16 @@ def _check_training(name: str, method: Method, channels: int) -> None:
     )
     method.train()
     for stage in method.stages:
-        for step in range(2):
+        method.begin(stage)
+        optimizers = method.optimizers()
+        if not optimizers:
+            raise ContractError(f"method '{name}': optimizers() returned none for stage '{stage}'.")
+        optim = {key: OptimWrapper(optimizer=value) for key, value in optimizers.items()}
+        before = {k: [p.detach().clone() for g in o.param_groups for p in g["params"]] for k, o in optimizers.items()}
+        factors = [method.lr_factor(step, 10) for step in range(10)]
+        if not all(math.isfinite(f) and f >= 0 for f in factors):
+            raise ContractError(f"method '{name}': lr_factor must be finite and not negative.")
+        for step in range(max(2, method.budget(method.config, stage, 2, _BATCH)[0])):
             losses = method.step(Batch(opacity, clear, Draws(0, step, 0, _BATCH, _BATCH), dict(extra)), optim, stage)
             if not isinstance(losses, dict) or not losses:
                 raise ContractError(
@@ -119,12 +120,12 @@ def _check_training(name: str, method: Method, channels: int) -> None:
                     raise ContractError(f"method '{name}': step's '{key}' must be a detached scalar tensor.")
                 if not torch.isfinite(value):
                     raise ContractError(f"method '{name}': step's '{key}' is {value.item()} after {step + 1} steps.")
-    for key, optimizer in optimizers.items():
-        now = [p for g in optimizer.param_groups for p in g["params"]]
-        if all(torch.equal(a, b) for a, b in zip(before[key], now, strict=True)):
-            raise ContractError(
-                f"method '{name}': two steps changed nothing under optimizer '{key}'; step must call update_params."
-            )
+        for key, optimizer in optimizers.items():
+            now = [p for g in optimizer.param_groups for p in g["params"]]
+            if all(torch.equal(a, b) for a, b in zip(before[key], now, strict=True)):
+                raise ContractError(
+                    f"method '{name}': two steps changed nothing under optimizer '{key}'; step must call update_params."
+                )
     state = {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in method.state_dict().items()}
     method.load_state_dict(state)
 

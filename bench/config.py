@@ -50,7 +50,8 @@ class TrainConfig:
     """One training, whatever the method.
 
     Attributes:
-        iterations: training steps.
+        iterations: training steps; for a method, updates of its generators (it may need more steps for them, see
+            `Method.budget`).
         batch_size: images a domain and step, over all processes together.
         accumulate: steps whose gradients are added before an update.
         precision: ``fp32`` or ``bf16`` (autocast; losses and norms stay fp32).
@@ -97,11 +98,18 @@ class PriorConfig:
 
 @dataclass(frozen=True)
 class BenchConfig:
-    """Everything that can change a result."""
+    """Everything that can change a result.
+
+    Attributes:
+        data, train, prior: of all methods.
+        budgets: method -> keys of `train` that are its own (``budgets.munit.batch_size``).
+        datasets, methods, evaluators: name -> keys of its own.
+    """
 
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     prior: PriorConfig = field(default_factory=PriorConfig)
+    budgets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     datasets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     evaluators: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -134,7 +142,7 @@ class RunOptions:
 PRIOR_ARCHS = ("densenet121", "densenet_small")
 
 #: Sections whose second level names a method, an evaluator or a dataset, and is checked against its own Config.
-_NAMED = ("methods", "evaluators", "datasets")
+_NAMED = ("budgets", "methods", "evaluators", "datasets")
 
 
 def preset_names() -> list[str]:
@@ -221,9 +229,11 @@ def _build(tree: Mapping[str, Any]) -> BenchConfig:
 def _check_names(key: str, sections: Mapping[str, Any]) -> None:
     from bench import registry
 
-    registered = {"methods": registry.METHODS, "evaluators": registry.EVALUATORS, "datasets": registry.DATASETS}[key]
+    registered = {"evaluators": registry.EVALUATORS, "datasets": registry.DATASETS}.get(key, registry.METHODS)
     for name, section in sections.items():
         registered.check(name)
+        if key == "budgets":
+            fill(TrainConfig, section, f"budgets.{name}")
         options: Mapping[str, Any] | None = registered.get(name).OPTIONS if key == "datasets" else None
         if options is not None:  # methods and evaluators are checked against their Config
             _check_options(name, section, options)
@@ -313,8 +323,31 @@ def _parse(value: Any, hint: Any, where: str) -> Any:
     return value
 
 
+def train_config(config: BenchConfig, method: str) -> TrainConfig:
+    """The training settings of a method: `train` with the method's own ``budgets`` over them."""
+    own = fill(TrainConfig, config.budgets.get(method, {}), f"budgets.{method}")
+    return replace(config.train, **{key: getattr(own, key) for key in config.budgets.get(method, {})})
+
+
+def _validate_train(train: TrainConfig, where: str) -> None:
+    checks = [
+        (train.iterations > 0, f"iterations={train.iterations}: at least 1."),
+        (train.batch_size > 0, f"batch_size={train.batch_size}: at least 1."),
+        (train.accumulate > 0, f"accumulate={train.accumulate}: at least 1."),
+        (train.precision in ("fp32", "bf16"), f"precision={train.precision}: fp32 or bf16."),
+        (0 <= train.ema < 1, f"ema={train.ema}: at least 0, below 1."),
+        (train.checkpoint_interval > 0, f"checkpoint_interval={train.checkpoint_interval}: at least 1."),
+    ]
+    for good, message in checks:
+        if not good:
+            raise UsageError(f"{where}.{message}")
+
+
 def _validate(config: BenchConfig) -> None:
-    data, train, prior = config.data, config.train, config.prior
+    data, prior = config.data, config.prior
+    _validate_train(config.train, "train")
+    for method in config.budgets:
+        _validate_train(train_config(config, method), f"budgets.{method}")
     checks = [
         (prior.arch in PRIOR_ARCHS, f"prior.arch={prior.arch}: {' or '.join(PRIOR_ARCHS)}."),
         (prior.size >= 32, f"prior.size={prior.size}: at least 32."),
@@ -332,12 +365,6 @@ def _validate(config: BenchConfig) -> None:
         ),
         (data.rotate >= 0, f"data.rotate={data.rotate}: at least 0 degrees."),
         (0 < data.min_crop <= 1, f"data.min_crop={data.min_crop}: above 0, at most 1."),
-        (train.iterations > 0, f"train.iterations={train.iterations}: at least 1."),
-        (train.batch_size > 0, f"train.batch_size={train.batch_size}: at least 1."),
-        (train.accumulate > 0, f"train.accumulate={train.accumulate}: at least 1."),
-        (train.precision in ("fp32", "bf16"), f"train.precision={train.precision}: fp32 or bf16."),
-        (0 <= train.ema < 1, f"train.ema={train.ema}: at least 0, below 1."),
-        (train.checkpoint_interval > 0, f"train.checkpoint_interval={train.checkpoint_interval}: at least 1."),
     ]
     for good, message in checks:
         if not good:

@@ -124,9 +124,16 @@ class Trainable(BaseModel):
     #: Stages of training, in order; each is cached on its own. ``()`` for methods that learn nothing.
     stages: ClassVar[tuple[str, ...]] = ("train",)
 
+    def begin(self, stage: str) -> None:
+        """Called once before each stage, in order, with what the stage before learnt in place; `optimizers` comes next.
+
+        Override it where stages differ: hand weights on, choose what `optimizers` returns. Default: nothing.
+        """
+
     @abstractmethod
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """Name -> optimizer over this module's parameters. The engine wraps each (precision, accumulation, ranks)."""
+        """Name -> optimizer over this module's parameters, for the stage begun last. The engine wraps each (precision,
+        accumulation, ranks)."""
 
     def lr_factor(self, step: int, total: int) -> float:
         """Factor on every optimizer's base learning rate: constant for the first half, then linear to 0."""
@@ -189,6 +196,21 @@ class Method(Trainable):
     def requires(cls, config: Any) -> frozenset[str]:
         """What this configuration needs out of `needs` (a switched-off module may need less)."""
         return cls.needs
+
+    @classmethod
+    def budget(cls, config: Any, stage: str, updates: int, batch_size: int) -> tuple[int, int]:
+        """Iterations and batch size of a stage, for a budget that is counted in generator updates.
+
+        What is compared at equal cost are the images that generators learn from: ``updates * batch_size``. A method whose
+        iterations do not all update the generators (DRIT, ACL-GAN) needs more of them; a stage that prepares the generators
+        may take its own share. Default: one update an iteration.
+        """
+        return updates, batch_size
+
+    @classmethod
+    def images_seen(cls, config: Any, stage: str, iterations: int, batch_size: int) -> int:
+        """Images a domain that generators learn from in so many iterations: the inverse of `budget`."""
+        return iterations * batch_size
 
     def inference_modules(self) -> dict[str, nn.Module]:
         """Name -> module used by `translate`; the engine keeps their moving average where a preset asks for one."""

@@ -101,6 +101,7 @@ def fit(
     for stale in folder.glob(".*.tmp"):
         stale.unlink(missing_ok=True)
     set_precision(settings)
+    model.begin(stage)
     if settings.channels_last:
         model.to(memory_format=torch.channels_last)
     if settings.compile:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from bench.config import BenchConfig, RunOptions, TrainConfig, plain, section_config, with_load_size
+from bench.config import BenchConfig, RunOptions, TrainConfig, plain, section_config, train_config, with_load_size
 from bench.contracts import Evaluator, Method
 from bench.data.contract import CLEAR, DOMAINS, FINDINGS, LUNG_OPACITY, OPACITY, OPACITY_FINDINGS, OTHER
 from bench.data.imageset import ImageSet
@@ -300,6 +300,10 @@ class Experiment:
 
         return suites.evaluators(self.spec.suite)
 
+    def train_config(self, name: str) -> TrainConfig:
+        """How the engine trains a method."""
+        return train_config(self.spec.config, name)
+
     def recipe(self, name: str) -> dict[str, Any]:
         """Everything but the seed that a training depends on."""
         cls, config = method_config(self.spec.config, name)
@@ -311,7 +315,7 @@ class Experiment:
         }
         if cls.stages:
             parts |= {
-                "train": {k: v for k, v in plain(self.spec.config.train).items() if k != "checkpoint_interval"},
+                "train": {k: v for k, v in plain(self.train_config(name)).items() if k != "checkpoint_interval"},
                 "data": plain(self.data),
                 "images": self.identity(self.train_name, "train", self.data.load_size),
                 "prior": self.prior_key() if "prior" in cls.requires(config) else "",
@@ -339,7 +343,7 @@ class Experiment:
     def describe(self, name: str, seed: int) -> dict[str, Any]:
         """The resolved specification of one method's run, as written to its ``config.json``."""
         cls, config = method_config(self.spec.config, name)
-        own = replace(self.spec.config, methods={name: plain(config)})
+        own = replace(self.spec.config, train=self.train_config(name), budgets={}, methods={name: plain(config)})
         return {
             "method": name,
             "method_version": cls.version,

@@ -254,7 +254,7 @@ def _method_stages(
     train: Stage | None = None
     if cls.stages:
         train = Stage(
-            "train", f"{label} on {experiment.train_name}, {experiment.spec.config.train.iterations} iterations", train_key,
+            "train", f"{label} on {experiment.train_name}, {experiment.train_config(name).iterations} iterations", train_key,
             folder / "train.json", lambda: stages.train(experiment, name, seed), collective=True,
         )  # fmt: skip
         train.after = [data[experiment.train_name, "train", experiment.data.load_size, DOMAINS]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -187,24 +188,28 @@ def _describe(experiment: Experiment, name: str, seed: int) -> None:
 
 def train(experiment: Experiment, name: str, seed: int) -> None:
     """Train a method, stage by stage, resuming where an earlier attempt stopped."""
-    folder, settings = experiment.folder(name, seed), experiment.spec.config.train
+    folder, settings = experiment.folder(name, seed), experiment.train_config(name)
     cls, config = method_config(experiment.spec.config, name)
     rank, processes = world()
     if rank == 0:
         _describe(experiment, name, seed)
     method = build_method(experiment, name, seed)
-    batches = TranslationBatches(
-        experiment.train_set(OPACITY), experiment.train_set(CLEAR), seed, settings.batch_size, experiment.data.size,
-        _augment(experiment), CHANNELS, rank, processes, "lung_mask" in cls.requires(config),
-    )  # fmt: skip
     key = experiment.train_key(name, seed)
     results: dict[str, FitResult] = {}
+    budgets: dict[str, dict[str, Any]] = {}
     for stage in cls.stages:
+        iterations, size = cls.budget(config, stage, settings.iterations, settings.batch_size)
+        batches = TranslationBatches(
+            experiment.train_set(OPACITY), experiment.train_set(CLEAR), seed, size, experiment.data.size,
+            _augment(experiment), CHANNELS, rank, processes, "lung_mask" in cls.requires(config),
+        )  # fmt: skip
         results[stage] = fit(
-            method, batches, settings, folder / "train" / stage, stage, seed, f"{name}-{key}-{stage}", experiment.device,
+            method, batches, replace(settings, iterations=iterations, batch_size=size), folder / "train" / stage, stage, seed,
+            f"{name}-{key}-{stage}", experiment.device,
             Progress(f"train {name}" + (f" ({stage})" if len(cls.stages) > 1 else ""), _quiet()),
             experiment.spec.options.log_interval, _backends(experiment),
         )  # fmt: skip
+        budgets[stage] = {"iterations": iterations, "batch_size": size, "seconds": results[stage].cost["seconds"]}
     if rank:
         return
     last = results[cls.stages[-1]]
@@ -213,7 +218,8 @@ def train(experiment: Experiment, name: str, seed: int) -> None:
     extra = {
         "weights": str(last.weights.relative_to(folder)),
         "iterations": settings.iterations,
-        "images_seen": settings.iterations * settings.batch_size * len(cls.stages),
+        "stages": budgets,
+        "images_seen": sum(cls.images_seen(config, s, b["iterations"], b["batch_size"]) for s, b in budgets.items()),
         "parameters": parameter_count(method),
         "precision": settings.precision,
         "processes": processes,
