@@ -1,14 +1,20 @@
-"""The picture every run ends with: input, output, activation mask and difference side by side."""
+"""The pictures a run ends with: one method's input, output, activation mask and difference; all methods side by side."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from bench.data.contract import OPACITY
 from bench.data.imageset import ImageSet
 from bench.files import replace_atomically
+
+Column = tuple[str, Any, str, tuple[float, float]]  # title, images n x H x W, colour map, its range
+GREY = ("gray", (0.0, 1.0))
+MAGMA = ("magma", (0.0, 1.0))
 
 
 def translation_grid(source: ImageSet, translated: ImageSet, path: Path, title: str, cases: int = 6) -> Path:
@@ -20,27 +26,52 @@ def translation_grid(source: ImageSet, translated: ImageSet, path: Path, title: 
     Returns:
         The PNG file.
     """
+    rows = _cases(source, cases)
+    before, after = source.pixels(rows), translated.pixels(rows)
+    columns: list[Column] = [("input", before, *GREY), ("output", after, *GREY)]
+    if "mask" in translated.planes:
+        columns.append(("activation mask", translated.pixels(rows, "mask"), *MAGMA))
+    columns.append(("output - input", after - before, "RdBu_r", (-0.5, 0.5)))
+    if "counterpart" in source.planes:
+        columns.append(("true clear image", source.pixels(rows, "counterpart"), *GREY))
+    if "opacity" in source.planes:
+        columns.append(("true opacity", source.pixels(rows, "opacity"), *MAGMA))
+    return _draw(columns, [source.ids[i] for i in rows], path, title)
+
+
+def comparison_grid(source: ImageSet, translated: Mapping[str, ImageSet], path: Path, title: str, cases: int = 6) -> Path:
+    """Draw the translations of several methods side by side, as the paper's Figure 3: a row an image, a column a method.
+
+    The images are the first opacity images of the test set, the same for every method; the true clear image comes last where
+    it is known.
+
+    Returns:
+        The PNG file.
+    """
+    rows = _cases(source, cases)
+    columns: list[Column] = [("input", source.pixels(rows), *GREY)]
+    columns += [(name, images.pixels(rows), *GREY) for name, images in translated.items()]
+    if "counterpart" in source.planes:
+        columns.append(("true clear image", source.pixels(rows, "counterpart"), *GREY))
+    return _draw(columns, [source.ids[i] for i in rows], path, title)
+
+
+def _cases(source: ImageSet, cases: int) -> list[int]:
+    """Rows of the first opacity images of a set, of its first images where it has none."""
+    return [i for i, d in enumerate(source.domains) if d == OPACITY][:cases] or list(range(min(cases, len(source))))
+
+
+def _draw(columns: Sequence[Column], labels: Sequence[str], path: Path, title: str) -> Path:
     import matplotlib as mpl
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    rows = [i for i, d in enumerate(source.domains) if d == OPACITY][:cases] or list(range(min(cases, len(source))))
-    before, after = source.pixels(rows), translated.pixels(rows)
-    columns = [("input", before, "gray", (0.0, 1.0)), ("output", after, "gray", (0.0, 1.0))]
-    if "mask" in translated.planes:
-        columns.append(("activation mask", translated.pixels(rows, "mask"), "magma", (0.0, 1.0)))
-    columns.append(("output - input", after - before, "RdBu_r", (-0.5, 0.5)))
-    if "counterpart" in source.planes:
-        columns.append(("true clear image", source.pixels(rows, "counterpart"), "gray", (0.0, 1.0)))
-    if "opacity" in source.planes:
-        columns.append(("true opacity", source.pixels(rows, "opacity"), "magma", (0.0, 1.0)))
-
     figure, axes = plt.subplots(
-        len(rows), len(columns), figsize=(1.7 * len(columns), 1.7 * len(rows) + 0.7), squeeze=False, layout="constrained"
+        len(labels), len(columns), figsize=(1.7 * len(columns), 1.7 * len(labels) + 0.7), squeeze=False, layout="constrained"
     )
     for column, (name, values, colours, (low, high)) in enumerate(columns):
-        for row in range(len(rows)):
+        for row, label in enumerate(labels):
             axis = axes[row][column]
             axis.imshow(np.asarray(values[row]), cmap=colours, vmin=low, vmax=high, interpolation="nearest")
             axis.set_xticks([])
@@ -48,7 +79,7 @@ def translation_grid(source: ImageSet, translated: ImageSet, path: Path, title: 
             if row == 0:
                 axis.set_title(name, fontsize=9)
             if column == 0:
-                axis.set_ylabel(source.ids[rows[row]][-16:], fontsize=6)
+                axis.set_ylabel(label[-16:], fontsize=6)
     figure.suptitle(title, fontsize=10)
     replace_atomically(path, lambda temporary: figure.savefig(temporary, dpi=130, format="png"))
     plt.close(figure)

@@ -22,9 +22,11 @@ from bench.device import choose, first_alone, join_processes, world
 from bench.engine import set_precision
 from bench.errors import BenchError, PreflightError, UsageError
 from bench.experiment import BASELINE, Experiment, RunSpec, evaluator_config, method_config
-from bench.files import lock, write_text
+from bench.figures import comparison_grid
+from bench.files import digest, lock, write_text
 from bench.plan import BLOCKED, CACHED, LEFT_OUT, TODO, Stage
 from bench.progress import Progress, clock, errors, say, show
+from bench.translations import MANIFEST, load_set
 
 
 @dataclass
@@ -132,7 +134,35 @@ def run(spec: RunSpec) -> Outcome:
             drawn = [s.marker for s in plan if s.kind == "score" and s.method == name and s.marker.is_relative_to(folder)]
             found += [f for marker in drawn for f in scores.figures(folder / "scores" / marker.stem)]
             outcome.pictures += [p for p in found if p.is_file()]
+    if rank == 0:
+        outcome.pictures += _compare(experiment)
     return outcome
+
+
+def _compare(experiment: Experiment) -> list[Path]:
+    """Draw what several methods of a run made of the same images, a picture a test set; those that failed are left out."""
+    pictures: list[Path] = []
+    place, wanted = experiment.spec.options.runs / "pictures", experiment.spec.seeds[0]
+    for test in experiment.test_names():
+        found = {}
+        for name in experiment.spec.methods:
+            seed = wanted if method_config(experiment.spec.config, name)[0].stages else 0
+            key = experiment.translate_key(experiment.train_key(name, seed), test)
+            folder = stages.translated_folder(experiment.folder(name, seed), test, key)
+            if name != BASELINE and (folder / MANIFEST).is_file():
+                found[name] = (key, folder)
+        if len(found) < 2:
+            continue
+        path = place / f"{test}-{digest([key for key, _ in found.values()])[:8]}.png"
+        if not path.is_file():
+            place.mkdir(parents=True, exist_ok=True)
+            if experiment.policy() == "credentialed":
+                place.chmod(0o700)
+            source = experiment.test_set(test)
+            translated = {name: load_set(folder, source) for name, (_, folder) in found.items()}
+            comparison_grid(source, translated, path, f"{test}: the first cases in order, seed {wanted}")
+        pictures.append(path)
+    return pictures
 
 
 def rehearse(experiment: Experiment, plan: list[Stage]) -> None:
