@@ -87,13 +87,26 @@ def suite(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--suite", default="all", help="which evaluators score: a suite, an evaluator, or 'all' (default)")
 
 
-def experiment(parser: argparse.ArgumentParser) -> None:
-    """Add what describes an experiment: configuration, data, places, device."""
+def configuration(parser: argparse.ArgumentParser) -> None:
+    """Add --preset, --config and --set."""
     parser.add_argument("--preset", default="quick", help="quick (default), small or paper; see: bench list presets")
     parser.add_argument("--config", default=None, metavar="FILE", help="YAML file merged over the preset")
     parser.add_argument(
         "--set", dest="sets", action="append", default=[], metavar="KEY=VALUE", help="override one key; may be repeated"
     )
+
+
+def segmenters(parser: argparse.ArgumentParser) -> None:
+    """Add --segmenter-weights."""
+    parser.add_argument(
+        "--segmenter-weights", action="append", default=[], metavar="ARCH=PATH",
+        help="a lung segmenter of your own instead of one trained here: unet, pspnet, cenet or vgg; may be repeated",
+    )  # fmt: skip
+
+
+def experiment(parser: argparse.ArgumentParser) -> None:
+    """Add what describes an experiment: configuration, data, places, device."""
+    configuration(parser)
     parser.add_argument(
         "--data",
         action="append",
@@ -117,10 +130,7 @@ def experiment(parser: argparse.ArgumentParser) -> None:
         help="file that registers a method or evaluator",
     )
     parser.add_argument("--assets", action="append", default=[], metavar="DIR", help="folder searched for weight files")
-    parser.add_argument(
-        "--segmenter-weights", action="append", default=[], metavar="ARCH=PATH",
-        help="a lung segmenter of your own instead of one trained here: unet, pspnet, cenet or vgg; may be repeated",
-    )  # fmt: skip
+    segmenters(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
     parser.add_argument("--threads", type=natural, default=0, help="compute threads (default: all cores)")
     parser.add_argument("--workers", type=positive, default=max(1, min(8, os.cpu_count() or 1)), help="decoding processes")

@@ -1,8 +1,9 @@
-"""Weight files that evaluators need: what they are called, where they are searched, and whether the right one is there."""
+"""Weight files: what evaluators need, what users may give, where files are searched, and what is wrong with them."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -57,3 +58,41 @@ def _sha256(path: Path, size: int, changed: int) -> str:
     """SHA-256 of a file; size and time of change are there to forget a file that was replaced."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A file of the user's own that an evaluator can use; none of them is needed.
+
+    Attributes:
+        option: how it is given: ``--set evaluators.detection.weights=FILE``.
+        purpose: what it is for, and what it has to be.
+        given: what the configuration names; empty for nothing.
+        found: where that lies; None where it is not there.
+    """
+
+    option: str
+    purpose: str
+    given: str = ""
+    found: Path | None = None
+
+
+def locate(named: str | Path, folders: Sequence[Path]) -> Path | None:
+    """A file of the user's own: as it was named, or below the first asset folder that has it."""
+    given = Path(named).expanduser()
+    return next((path for path in (given, *(folder / given for folder in folders)) if path.is_file()), None)
+
+
+#: How torch says that a file holds more than tensors; what it advises then would run code out of the file.
+_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
+
+
+def unreadable(path: Path, error: Exception) -> str:
+    """Why the tensors of a weights file cannot be read, and what to do, in one line without torch's advice to run its code."""
+    text = " ".join(str(error).split())
+    if "weights_only" in text or "Weights only load failed" in text:
+        named = _GLOBAL.search(text)
+        held = f"it holds an object of {named[1]}, not tensors alone" if named else "it is damaged, or no weights file of torch's"
+    else:
+        held = f"it is damaged: {text[:100].rstrip('. ')}" if text else f"it is damaged: {type(error).__name__}"
+    return f"{path} cannot be loaded safely ({held}). Save it as a plain state dict: torch.save(model.state_dict(), file)."

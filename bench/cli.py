@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.arguments import Parser, experiment, first, os_error, positive, suite, tell
+from bench.arguments import Parser, configuration, experiment, first, os_error, positive, segmenters, suite, tell
 from bench.errors import BenchError, UsageError
 
 _VERBS = {
@@ -85,6 +85,11 @@ def build_parser() -> argparse.ArgumentParser:
     suite(run)
     experiment(run)
     run.add_argument("--seeds", default="0", metavar="0,1,2", help="one training each (default 0)")
+    run.add_argument(
+        "--precision", choices=("fp32", "bf16", "auto"), default="",
+        help="sets train.precision, which changes numbers; auto: bf16 where it is faster (default: the preset's)",
+    )  # fmt: skip
+    run.add_argument("--compile", action="store_true", help="sets train.compile: torch.compile, for long runs")
     run.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     run.add_argument(
         "--force", choices=("train", "translate", "score"), default="", help="do a stage again, and all after it"
@@ -139,11 +144,12 @@ def build_parser() -> argparse.ArgumentParser:
     check.add_argument("--method", required=True, metavar="NAME")
     check.add_argument("--import", dest="imports", action="append", default=[], metavar="FILE")
 
-    assets = add("assets", _assets, "bench assets")
+    assets = add("assets", _assets, "bench assets --segmenter-weights unet=unet.pth")
     assets.add_argument(
         "--assets", action="append", default=[], metavar="DIR", help="folder to search, before the usual ones"
     )
-
+    configuration(assets)
+    segmenters(assets)
     assets.add_argument("--import", dest="imports", action="append", default=[], metavar="FILE", help="an evaluator's file")
 
     board = add("leaderboard", _leaderboard, "bench leaderboard runs --out leaderboard.md")
@@ -172,7 +178,8 @@ def _spec(options: argparse.Namespace, method: str | None = None) -> Any:
         tell(f"warning: {text}")
     methods = () if method is None else _methods(method)
     suites.evaluators(options.suite)
-    resolved = config.load(options.preset, options.config, options.sets, _flags(options))
+    flags = _flags(options)
+    resolved = config.load(options.preset, options.config, options.sets, flags)
     try:
         seeds = tuple(int(s) for s in options.seeds.split(","))
     except ValueError:
@@ -183,6 +190,9 @@ def _spec(options: argparse.Namespace, method: str | None = None) -> Any:
         raise UsageError(f"--seeds {options.seeds}: whole numbers from 0 to {2**32 - 1}.")
     runs = Path(options.runs)
     cache = Path(options.cache or os.environ.get("BENCH_CACHE") or runs / "cache")
+    if precision := getattr(options, "precision", ""):  # last: it may take a second to measure
+        flags["train"] = {**flags.get("train", {}), "precision": _precision(precision, options, cache)}
+        resolved = config.load(options.preset, options.config, options.sets, flags)
     run_options = config.RunOptions(
         runs=runs, cache=cache, device=options.device, workers=options.workers, log_interval=options.log_interval,
         trackers=tuple(options.tracker),
@@ -199,9 +209,22 @@ def _spec(options: argparse.Namespace, method: str | None = None) -> Any:
 
 def _flags(options: argparse.Namespace) -> dict[str, Any]:
     """Keys of the configuration that have a flag of their own."""
-    if not options.segmenter_weights:
-        return {}
-    return {"evaluators": {"segmentation": {"weights": list(options.segmenter_weights)}}}
+    flags: dict[str, Any] = {}
+    if options.segmenter_weights:
+        flags["evaluators"] = {"segmentation": {"weights": list(options.segmenter_weights)}}
+    if getattr(options, "compile", False):
+        flags["train"] = {"compile": True}
+    return flags
+
+
+def _precision(wanted: str, options: argparse.Namespace, cache: Path) -> str:
+    """What --precision means here; the same in all processes."""
+    from bench import device, pipeline
+
+    pipeline.threads(options.threads)
+    place = device.choose(options.device)
+    device.join_processes(place)
+    return device.resolve_precision(wanted, place, cache / "bf16.json")
 
 
 def _methods(text: str) -> tuple[str, ...]:
@@ -219,15 +242,16 @@ def _methods(text: str) -> tuple[str, ...]:
 def _run(options: argparse.Namespace) -> int:
     if options.json and not options.dry_run:
         raise UsageError("--json goes with --dry-run: it prints the plan as JSON.")
+    from bench.progress import console
+
+    console.stderr = bool(options.json)  # then the plan alone goes to stdout
     spec = _spec(options, options.method)
     import json
 
     from bench import pipeline
     from bench import plan as planning
-    from bench.progress import console
 
     pipeline.threads(options.threads)
-    console.stderr = bool(options.json)  # then the plan alone goes to stdout
     if options.dry_run:
         found = planning.plan(pipeline.open_run(spec))
         if first():
@@ -351,7 +375,10 @@ def _assets(options: argparse.Namespace) -> int:
 
     for text in load_plugins(options.imports):
         tell(f"warning: {text}")
-    listing.show_assets(asset_folders(options.assets))
+    from bench import config
+
+    resolved = config.load(options.preset, options.config, options.sets, _flags(options))
+    listing.show_assets(asset_folders(options.assets), resolved)
     return 0
 
 

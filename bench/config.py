@@ -176,7 +176,7 @@ def load(
         path, found, value = text.partition("=")
         if not found:
             raise UsageError(f"--set {text}: expected key=value, for example --set train.iterations=100.")
-        _merge(tree, _nest(path.strip().split("."), value.strip()), path)
+        _merge(tree, _nest(_keys(path.strip()), value.strip()), path)
     _merge(tree, flags or {})
     return _build(tree)
 
@@ -192,6 +192,12 @@ def _read(path: Path) -> dict[str, Any]:
         raise UsageError(
             f"--config: {path} cannot be read: {type(error).__name__}: {' '.join(str(error).split())}"
         ) from error
+
+
+def _keys(path: str) -> list[str]:
+    """The keys of a dotted path. The name of one of a family (``methods.mmagic:my/config.py.lr``) may hold dots itself."""
+    section, _, rest = path.partition(".")
+    return [section, *rest.rsplit(".", 1)] if section in _NAMED and ":" in rest else path.split(".")
 
 
 def _nest(path: list[str], value: Any) -> dict[str, Any]:

@@ -144,6 +144,10 @@ class Trainable(BaseModel):
     def step(self, batch: Any, optim: OptimWrappers, stage: str) -> dict[str, Tensor]:
         """One training iteration, in any update order. Returns detached scalars to log; non-finite ones stop the run.
 
+        Names tell the watch what a scalar is: ``d_*`` a discriminator's loss, ``g_adv*`` the generators' adversarial term (with
+        the ending of the ``d_*`` it answers), ``mask_*`` a mean mask, ``*_total`` a sum of others, ``*_share`` and
+        ``*_accuracy`` no loss.
+
         Call ``optim[name].update_params(loss)`` to back-propagate and step (it honours gradient accumulation).
         """
 
@@ -203,7 +207,7 @@ class Method(Trainable):
 
         What is compared at equal cost are the images that generators learn from: ``updates * batch_size``. A method whose
         iterations do not all update the generators (DRIT, ACL-GAN) needs more of them; a stage that prepares the generators
-        may take its own share. Default: one update an iteration.
+        may take its own share; 0 iterations leave it out. Default: one update an iteration.
         """
         return updates, batch_size
 

@@ -27,6 +27,7 @@ from bench.files import file_digest, replace_atomically, write_json
 from bench.hooks import AccumulationHook, CostHook, EmaHook, LossHook, RandomStateHook, ScheduleHook
 from bench.progress import Progress
 from bench.runner import BenchRunner, ParallelOptimWrapper, Source, StepLoop, Steps, StepSampler, why
+from bench.watch import CollapseWatch, OutputHook
 
 _COUNTER = itertools.count()
 
@@ -39,7 +40,7 @@ class FitResult:
         weights: file with the weights that translation uses (averaged where a moving average is kept).
         weights_id: hash of that file.
         losses: mean losses of the last logging interval.
-        warnings: what the loss watch noticed.
+        warnings: what the watch noticed and has not passed.
         cost: seconds, images per second, peak memory and GPU seconds, over all parts of an interrupted training.
     """
 
@@ -115,7 +116,8 @@ def fit(
             for name, optimizer in model.optimizers().items()
         }
     )
-    losses = LossHook(folder / "log.jsonl", log_interval, progress)
+    watch = CollapseWatch(settings.iterations)
+    losses = LossHook(folder / "log.jsonl", log_interval, progress, watch)
     ema = EmaHook(settings.ema)
     resumed = latest_checkpoint(folder)
     if resumed and resumed[1] > settings.iterations:
@@ -144,6 +146,7 @@ def fit(
         custom_hooks=[
             ScheduleHook(),
             losses,
+            OutputHook(watch),
             *([ema] if settings.ema else []),
             *([AccumulationHook()] if settings.accumulate > 1 else []),
             RandomStateHook(),
@@ -173,7 +176,7 @@ def fit(
         weights,
         file_digest(weights) if is_main_process() else "",
         losses.recent,
-        list(losses.watch.warnings.values()),
+        list(watch.warnings.values()),
         cost.total(settings.iterations * source.batch_size),
     )
 

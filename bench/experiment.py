@@ -6,6 +6,7 @@ score's key its translation's. A stage whose result carries the wanted key is do
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -70,6 +71,11 @@ def evaluator_config(config: BenchConfig, name: str) -> tuple[type[Evaluator], A
     """An evaluator's class and its resolved Config."""
     cls: type[Evaluator] = EVALUATORS.get(name)
     return cls, section_config(cls.Config, config.evaluators, "evaluators", name)
+
+
+def folder_name(method: str) -> str:
+    """A method's name as one folder's: ``mmagic:my/config.py`` becomes ``mmagic-my-config.py``. Keys tell apart what is alike."""
+    return re.sub(r"[^\w.-]", "-", method)
 
 
 class Experiment:
@@ -338,7 +344,7 @@ class Experiment:
 
     def folder(self, name: str, seed: int) -> Path:
         """Where a method's results on the training dataset go."""
-        return self.spec.options.runs / name / self.train_name / f"seed{seed}-{self.train_key(name, seed)[:8]}"
+        return self.spec.options.runs / folder_name(name) / self.train_name / f"seed{seed}-{self.train_key(name, seed)[:8]}"
 
     def describe(self, name: str, seed: int) -> dict[str, Any]:
         """The resolved specification of one method's run, as written to its ``config.json``."""

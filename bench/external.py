@@ -56,7 +56,7 @@ def score(spec: RunSpec, images: Path, name: str, on: str) -> int:
     if test not in experiment.test_names():
         raise UsageError(f"--on {test}: not a test set of this run ({', '.join(experiment.test_names())}).")
     pipeline.close_to_others(experiment)
-    failed = _prepare(experiment, test)
+    failed, lost = _prepare(experiment, test)
     source = experiment.test_set(test)
     files = _match(images, source, test)
     content = digest([[i, file_digest(p)] for i, p in sorted(files.items())])
@@ -76,6 +76,10 @@ def score(spec: RunSpec, images: Path, name: str, on: str) -> int:
         set_precision(spec.config.train)
         made = scores.Images(test, translated, None, experiment.seed, folder, key, identity=identity)
         for evaluator in experiment.evaluators():
+            if evaluator in lost:
+                scores.lose_images(experiment, made, evaluator, lost[evaluator])
+                failed += 1
+                continue
             try:
                 _score_one(experiment, made, evaluator)
             except PreflightError:
@@ -95,11 +99,11 @@ def _check_name(spec: RunSpec, name: str) -> None:
         raise UsageError(f"--as {name}: that is the folder of decoded images; choose another name.")
 
 
-def _prepare(experiment: Experiment, test: str) -> int:
+def _prepare(experiment: Experiment, test: str) -> tuple[int, dict[str, str]]:
     """Make what the scores of a test set rest on, as a run would: its images, the classifier, the untranslated row.
 
     Returns:
-        How many scores of the untranslated images failed.
+        How many scores of the untranslated images failed, and why for the evaluators that could not be prepared.
 
     Raises:
         PreflightError: something needed is missing.
@@ -114,9 +118,10 @@ def _prepare(experiment: Experiment, test: str) -> int:
     if problems := planning.problems(chosen):
         raise PreflightError("\n".join(problems))
     failed = pipeline.walk(chosen).failed
-    if broken := next((s for s in failed if s.kind != "score"), None):
+    if broken := next((s for s in failed if s.kind not in ("fit", "score")), None):
         raise BenchError(f"nothing scored: {broken.kind} of {broken.title} failed.")
-    return len(failed)
+    lost = {s.evaluator: pipeline.why_lost(s) for s in failed if s.kind == "fit"}
+    return sum(s.kind == "score" for s in failed), lost
 
 
 def _describe(experiment: Experiment, name: str, images: Path, test: str, content: str) -> dict[str, Any]:
@@ -197,7 +202,7 @@ def open_method(run: Path, device: torch.device) -> tuple[Method, dict[str, Any]
     facts = records.run_facts(run)
     if facts["origin"] == "external":
         raise UsageError(f"{run} holds scores of images made elsewhere; there is nothing to translate with.")
-    if facts["method"] not in METHODS.names():
+    if not METHODS.knows(facts["method"]):
         where = facts["origin"].partition("@")[0]
         raise UsageError(
             f"{run} was trained with method '{facts['method']}', which is not built in. Name its file: --import {where}."

@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 import tempfile
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -143,10 +144,21 @@ def lock(path: Path, wait: bool, say: Callable[[str], None] | None = None) -> It
             fcntl.flock(stream, fcntl.LOCK_UN)
 
 
+#: Characters of another process' command that a message has room for.
+_COMMAND = 60
+
+
 def _holder(stream: IO[str]) -> str:
     stream.seek(0)
     try:
         who = json.loads(stream.read())
-        return f"process {who['pid']} on {who['host']} ({who['command']})"
-    except (json.JSONDecodeError, KeyError):
+        return f"process {who['pid']} on {who['host']} ({_brief(str(who['command']))})"
+    except (json.JSONDecodeError, KeyError, TypeError):
         return "another process"
+
+
+def _brief(command: str) -> str:
+    """The first words of a command, without the folder of its program: enough to know it again."""
+    program, *words = command.split() or ["unknown"]
+    name = "bench" if program.endswith("__main__.py") else Path(program).name
+    return textwrap.shorten(" ".join([name, *words]), _COMMAND, placeholder=" ...")

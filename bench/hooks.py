@@ -20,6 +20,7 @@ from bench.contracts import Method, Trainable
 from bench.errors import TrainingError
 from bench.files import write_text
 from bench.progress import Progress
+from bench.watch import CollapseWatch
 
 
 class ScheduleHook(Hook):  # type: ignore[misc]
@@ -53,16 +54,16 @@ class LossHook(Hook):  # type: ignore[misc]
         log: file that gets one JSON line each `interval` steps; the source of the curves.
         interval: steps between two looks.
         progress: where to show it.
+        watch: judges the losses.
     """
 
     priority = "VERY_HIGH"  # before CheckpointHook, so that a checkpoint is never written after a bad step
 
-    def __init__(self, log: Path, interval: int, progress: Progress) -> None:
-        self.log, self.interval, self.progress = log, interval, progress
+    def __init__(self, log: Path, interval: int, progress: Progress, watch: CollapseWatch) -> None:
+        self.log, self.interval, self.progress, self.watch = log, interval, progress, watch
         self.pending: list[tuple[list[str], Tensor]] = []  # of each step: its terms (they may differ) and their values
         self.first = 0
         self.recent: dict[str, float] = {}
-        self.watch = CollapseWatch()
 
     def before_train(self, runner: Any) -> None:
         self.first = runner.iter
@@ -85,11 +86,12 @@ class LossHook(Hook):  # type: ignore[misc]
                 )
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        checkpoint["watched"] = {"recent": self.recent, "warnings": self.watch.warnings}
+        checkpoint["watched"] = {"recent": self.recent, **self.watch.state()}
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         watched = checkpoint.get("watched", {})
-        self.recent, self.watch.warnings = watched.get("recent", {}), watched.get("warnings", {})
+        self.recent = watched.get("recent", {})
+        self.watch.restore(watched)
 
     def _look(self, runner: Any, done: int) -> None:
         values = torch.cat([v for _, v in self.pending])
@@ -138,27 +140,6 @@ def _step_of(line: str) -> int:
         return int(json.loads(line)["step"])
     except (json.JSONDecodeError, KeyError):  # a line cut short by a kill
         return 1 << 62
-
-
-class CollapseWatch:
-    """Notices what a healthy-looking loss curve hides: an activation mask that died or covers everything.
-
-    `warnings` go into the run's record.
-    """
-
-    def __init__(self) -> None:
-        self.warnings: dict[str, str] = {}
-
-    def see(self, step: int, losses: dict[str, float]) -> None:
-        """Look at one interval's mean losses (keys starting with ``mask_`` are mean mask values in [0, 1])."""
-        for name, value in losses.items():
-            if name.startswith("mask_") and step >= 100:
-                if value < 1e-3:
-                    self.warnings[name] = f"{name}: the activation mask is empty (mean {value:.1e} at step {step})"
-                elif value > 0.99:
-                    self.warnings[name] = f"{name}: the activation mask covers the image (mean {value:.3f} at step {step})"
-                else:
-                    self.warnings.pop(name, None)
 
 
 class RandomStateHook(Hook):  # type: ignore[misc]

@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from bench import config, records, suites
+from bench.assets import Slot, locate
 from bench.data.contract import DOMAINS, ImageRecord, Reader
 from bench.data.geometry import Frame
 from bench.errors import BenchError, DataError, UsageError
@@ -34,9 +35,13 @@ def show(what: str, long: bool, runs: Path) -> None:
 
 def _names(section: str) -> list[str]:
     return {
-        "methods": METHODS.names, "evaluators": EVALUATORS.names, "datasets": DATASETS.names, "suites": suites.names,
+        "methods": _methods, "evaluators": EVALUATORS.names, "datasets": DATASETS.names, "suites": suites.names,
         "presets": config.preset_names,
     }[section]()  # fmt: skip
+
+
+def _methods() -> list[str]:
+    return [*METHODS.names(), *METHODS.members()]
 
 
 def _long(section: str) -> Table:
@@ -44,7 +49,7 @@ def _long(section: str) -> Table:
     if section == "methods":
         for heading in ("method", "version", "licence", "paper", "from"):
             table.add_column(heading)
-        for name in METHODS.names():
+        for name in _methods():
             cls = METHODS.get(name)
             table.add_row(name, str(cls.version), cls.license, cls.paper, METHODS.origin(name))
     elif section == "evaluators":
@@ -147,8 +152,11 @@ def _draw(axis: Any, reader: Reader, record: ImageRecord, size: int, title: str)
     axis.set_title(f"{title}\n{record.image_id[:18]}", fontsize=6)
 
 
-def show_assets(folders: tuple[Path, ...]) -> None:
-    """Print each evaluator's weight files, their purpose, and where each was found or looked for."""
+def show_assets(folders: tuple[Path, ...], resolved: config.BenchConfig) -> None:
+    """Print each evaluator's weight files, their purpose, and where each was found or looked for; then those that may be given,
+    and what is wrong with the given ones."""
+    from bench.experiment import evaluator_config
+
     say("searched, in order: " + ", ".join(str(f) for f in folders))
     for asset in dict.fromkeys(asset for name in EVALUATORS.names() for asset in EVALUATORS.get(name).assets):
         found, wrong = asset.find(folders)
@@ -156,5 +164,23 @@ def show_assets(folders: tuple[Path, ...]) -> None:
         state = ", ".join([state, *(f"WRONG CONTENT at {path}" for path in wrong)])
         say(f"{' or '.join(asset.names)}: {state}\n  for {asset.purpose}; from {asset.source}")
         say(f"  {asset.size:,} bytes, sha256 {asset.sha256}")
-    say("prior.weights (optional): a DenseNet-121 finding classifier of your own, torchvision or torchxrayvision keys,\n"
-        "  any name: --set prior.weights=FILE. Without it the classifier is trained on the labels at hand.")  # fmt: skip
+    say("optional, files of your own:")
+    weights = resolved.prior.weights
+    own = locate(weights, ()) if weights else None
+    prior = Slot(
+        "--set prior.weights=FILE", "the finding classifier: a DenseNet-121, torchvision or torchxrayvision keys; without it one is "
+        "trained on the labels at hand", weights, own,
+    )  # fmt: skip
+    _slot(prior)
+    for name in EVALUATORS.names():
+        cls, params = evaluator_config(resolved, name)
+        slots = cls.slots(params, folders)
+        for slot in slots:
+            _slot(slot)
+        for line in cls.missing_assets(params, folders) if any(slot.given for slot in slots) else ():
+            warn(line)
+
+
+def _slot(slot: Slot) -> None:
+    state = f"found at {slot.found}" if slot.found else f"NOT FOUND: {slot.given}" if slot.given else "not given"
+    say(f"{slot.option}: {state}\n  {slot.purpose}")

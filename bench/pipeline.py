@@ -17,16 +17,20 @@ from rich.table import Table
 
 from bench import plan as planning
 from bench import scores, stages
+from bench.config import train_config
 from bench.contracts import Method
-from bench.device import choose, first_alone, join_processes, world
+from bench.device import choose, first_alone, join_processes, require_bf16, world
 from bench.engine import set_precision
 from bench.errors import BenchError, PreflightError, UsageError
 from bench.experiment import BASELINE, Experiment, RunSpec, evaluator_config, method_config
 from bench.figures import comparison_grid
 from bench.files import digest, lock, write_text
 from bench.plan import BLOCKED, CACHED, LEFT_OUT, TODO, Stage
-from bench.progress import Progress, clock, errors, say, show
+from bench.progress import Progress, clock, errors, say, show, warn
 from bench.translations import MANIFEST, load_set
+
+#: Iterations below which compiling does not pay on a CPU.
+SHORT = 300
 
 
 @dataclass
@@ -63,6 +67,7 @@ def open_run(spec: RunSpec) -> Experiment:
     rank, processes = world()
     _check_batch(spec, processes)
     device = choose(spec.options.device)
+    _check_speed(spec, device)
     join_processes(device)
     meter = Progress("reading", quiet=rank != 0)
 
@@ -84,11 +89,41 @@ def close_to_others(experiment: Experiment) -> None:
 
 def _check_batch(spec: RunSpec, processes: int) -> None:
     """Refuse a batch that cannot be shared out, before anything is read or joined."""
-    size = spec.config.train.batch_size
-    if size % processes and any(method_config(spec.config, name)[0].stages for name in spec.methods):
-        raise UsageError(
-            f"batch size {size} cannot be divided among {processes} processes; use a multiple: --set train.batch_size=N."
-        )
+    for name in spec.methods:
+        cls, config = method_config(spec.config, name)
+        settings = train_config(spec.config, name)
+        section = f"budgets.{name}" if "batch_size" in spec.config.budgets.get(name, {}) else "train"
+        for stage in cls.stages:
+            _, size = cls.budget(config, stage, settings.iterations, settings.batch_size)
+            if size % processes:
+                whose = f"method '{name}'" + (f", stage {stage}" if len(cls.stages) > 1 else "")
+                raise UsageError(
+                    f"{whose}: batch size {size} cannot be divided among {processes} processes; use a multiple: "
+                    f"--set {section}.batch_size=N."
+                )
+
+
+def _check_speed(spec: RunSpec, device: torch.device) -> None:
+    """Refuse a precision that a GPU lacks.
+
+    Raises:
+        PreflightError: it would be emulated.
+    """
+    for name in spec.methods:
+        if method_config(spec.config, name)[0].stages and train_config(spec.config, name).precision == "bf16":
+            section = f"budgets.{name}" if "precision" in spec.config.budgets.get(name, {}) else "train"
+            require_bf16(device, f"--set {section}.precision=fp32")
+
+
+def _doubt_compiling(experiment: Experiment, plan: list[Stage]) -> None:
+    """Warn where compiling on a CPU takes longer than it can save."""
+    for name in dict.fromkeys(s.method for s in plan if s.kind == "train" and s.runs):
+        settings = experiment.train_config(name)
+        if settings.compile and experiment.device.type == "cpu" and settings.iterations < SHORT:
+            warn(
+                f"{name}: compiling takes about a minute on a CPU, more than {settings.iterations} iterations win back; leave "
+                f"--compile (train.compile=true) out below {SHORT}."
+            )
 
 
 def _show(meter: Progress, what: str, done: int, total: int) -> None:
@@ -120,6 +155,7 @@ def run(spec: RunSpec) -> Outcome:
             for text in experiment.notes():
                 say(f"note      {text}")
             print_plan(plan, brief=True)
+            _doubt_compiling(experiment, plan)
             rehearse(experiment, plan)
             for stage in plan:
                 if stage.forced and stage.runs:
@@ -206,6 +242,8 @@ def _do(stage: Stage, outcome: Outcome) -> None:
     blocker = next((s for s in stage.after if s.status in ("failed", BLOCKED)), None)
     if blocker and stage.runs:
         stage.status, stage.reason = BLOCKED, f"{blocker.kind} of {blocker.title} failed"
+        if rank == 0:
+            _lose(stage)
         return
     if not stage.runs:
         return
@@ -233,6 +271,21 @@ def _do(stage: Stage, outcome: Outcome) -> None:
         stage.status = "done"
         if rank == 0:
             say(f"          done in {clock(seconds)}")
+
+
+def why_lost(stage: Stage) -> str:
+    """Why a stage failed or could not be done: the first failure behind it, in one line."""
+    blocker = next((s for s in stage.after if s.status in ("failed", BLOCKED)), None)
+    return why_lost(blocker) if blocker else f"{stage.kind} of {stage.title}: {stage.reason}"
+
+
+def _lose(stage: Stage) -> None:
+    """Leave a record of a score that cannot be had, where there are images to score: nothing is missing silently."""
+    if stage.lose and not any(s.kind == "translate" and s.status in ("failed", BLOCKED) for s in stage.after):
+        try:
+            stage.lose(why_lost(stage))
+        except BenchError as error:  # what failed before may be the very images
+            errors.print(f"error: {stage.kind} {stage.title}: {error}", markup=False)
 
 
 def _work(stage: Stage, rank: int) -> None:

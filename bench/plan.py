@@ -36,6 +36,8 @@ class Stage:
         shared: lock file of a result that other runs use too; held while the stage works.
         forced: done again although its result is there.
         done: whether its result is there and fits what it was made from; None: when the marker carries the key.
+        lose: writes down why its result cannot be had; None where nothing needs to know.
+        evaluator: the evaluator that it prepares or scores with; empty for all else.
     """
 
     kind: str
@@ -51,6 +53,8 @@ class Stage:
     shared: Path | None = None
     forced: bool = False
     done: Callable[[], bool] | None = None
+    lose: Callable[[str], None] | None = None
+    evaluator: str = ""
 
     def is_done(self) -> bool:
         """Look whether its result is there now."""
@@ -200,6 +204,7 @@ def _fit_stages(
             else:
                 stage = _fit_stage(experiment, evaluator, test, title, data)
                 stage.after += [prior] if prior and "prior" in cls.requires(params) else []
+            stage.evaluator = evaluator
             found[evaluator, test] = stage
     return found
 
@@ -324,7 +329,9 @@ def _score_stages(
             "score", title, key, marker,
             lambda e=evaluator: scores.score(experiment, name, seed, test, e),  # type: ignore[misc]
         )  # fmt: skip
+        stage.evaluator = evaluator
         stage.done = lambda m=marker, k=key, b=reverse: _scored(m, k, translate, b)  # type: ignore[misc]
+        stage.lose = lambda why, e=evaluator: scores.lose(experiment, name, seed, test, e, why)  # type: ignore[misc]
         stage.after = [s for s in (translate, reverse, fit) if s]
         stage.after += [prior] if prior and "prior" in cls.requires(params) else []
         if all(s.status == CACHED for s in (translate, reverse) if s) and stage.is_done():

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models import DenseNet
 
+from bench.assets import unreadable
 from bench.config import PriorConfig
 from bench.contracts import LabelledBatch, OptimWrappers, Prior, Trainable
 from bench.data.contract import FINDINGS, LUNG_OPACITY, OPACITY_FINDINGS
@@ -53,6 +53,8 @@ class DensePrior(Prior):
         trained_by: str = "",
     ) -> None:
         super().__init__()
+        from torchvision.models import DenseNet
+
         if arch == "densenet121":
             self.net = DenseNet(32, (6, 12, 24, 16), 64, num_classes=len(findings))
         else:
@@ -147,11 +149,7 @@ def from_file(config: PriorConfig, path: Path, digest: str) -> DensePrior:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        why = (str(error).splitlines() or [type(error).__name__])[0]
-        raise PreflightError(
-            f"prior.weights={path} cannot be loaded safely ({why}). Save it as a plain state dict: "
-            "torch.save(model.state_dict(), file)."
-        ) from error
+        raise PreflightError(f"prior.weights: {unreadable(path, error)}") from error
     state = _normalise_keys(content)
     head, stem = state.get("classifier.weight"), state.get("features.conv0.weight")
     if head is None or stem is None:

@@ -37,6 +37,8 @@ _PACKAGES = (
     "timm",
     "segmentation-models-pytorch",
     "ultralytics",
+    "mmagic",
+    "mmcv-lite",
     "scikit-learn",
     "monai",
     "numpy",
@@ -340,6 +342,7 @@ def _problem(record: Any) -> str:
         problems += [_unfit(metric, _METRIC, f"metrics[{i}].") for i, metric in enumerate(record["metrics"])]
         problems += [_unfit(score, _SCORE, f"scores.{key}.") for key, score in record["scores"].items()]
         problems += [_unfit(cost, dict.fromkeys(("images_seen", "parameters"), (int, None)), "cost.")]
+        problems += [_unfit(cost, dict.fromkeys(("seconds", "gpu_seconds"), (int, float, None)), "cost.")]
         problems += [_unfit(prior, {"id": (str, None), "trained_by": (str, None), "findings": (list, None)}, "prior.")]
         problems += [_unfit(model, _MODEL, f"models[{i}].") for i, model in enumerate(record.get("models") or ())]
         lists = {name: record.get(name) or [] for name in ("warnings", "figures")}

@@ -4,6 +4,10 @@ Built-ins stand in one table per package (``methods/__init__.py``, ``evaluators/
 as ``name -> "module:Class"`` and are imported on first use, so that listing names costs no import. Code of one's own
 registers through the same decorators: from a file (``--import my_method.py``) or an installed package's entry point in the
 group ``bench.plugins``.
+
+Names may also come in families, ``prefix:rest``, whose classes a function makes: ``FAMILIES`` in the same table says
+``prefix -> ("module:function", known rests)``. A rest that is not known must be a file: ``mmagic:cyclegan``,
+``mmagic:my/config.py``.
 """
 
 from __future__ import annotations
@@ -42,9 +46,30 @@ class LazyRegistry(Registry):  # type: ignore[misc]
         table: Mapping[str, str] = importlib.import_module(self.table).BUILTIN
         return table
 
+    @property
+    def families(self) -> Mapping[str, tuple[str, tuple[str, ...]]]:
+        """Prefix -> (``"module:function"`` that makes a class of a rest, the rests that need no file)."""
+        table: Mapping[str, tuple[str, tuple[str, ...]]] = getattr(importlib.import_module(self.table), "FAMILIES", {})
+        return table
+
     def names(self) -> list[str]:
-        """Every known name, sorted; imports no built-in."""
-        return sorted(set(self.builtin) | set(self.module_dict))
+        """Every name that stands for itself, sorted; imports no built-in."""
+        return sorted(n for n in {*self.builtin, *self.module_dict} if not self._family(n))
+
+    def members(self) -> list[str]:
+        """Every name of a family that needs no file, sorted; imports nothing."""
+        return sorted(f"{prefix}:{rest}" for prefix, (_, rests) in self.families.items() for rest in rests)
+
+    def knows(self, name: str) -> bool:
+        """Whether a name stands for itself or is one of a family."""
+        if name in self.builtin or name in self.module_dict or name in self.members():
+            return True
+        return bool(self._family(name)) and Path(name.partition(":")[2]).is_file()
+
+    def _family(self, name: str) -> str:
+        """The prefix of a name that is one of a family; empty for others."""
+        prefix, colon, _ = name.partition(":")
+        return prefix if colon and prefix in self.families else ""
 
     def check(self, name: str) -> str:
         """Return `name` if it is known.
@@ -52,14 +77,23 @@ class LazyRegistry(Registry):  # type: ignore[misc]
         Raises:
             UsageError: it is not; the message suggests the nearest.
         """
-        if name not in self.builtin and name not in self.module_dict:
-            raise unknown(self.kind, name, self.names())
-        return name
+        if self.knows(name):
+            return name
+        rest = name.partition(":")[2]
+        if self._family(name) and ("/" in rest or "." in rest):
+            raise UsageError(f"{self.kind} '{name}': file {rest} does not exist.")
+        raise unknown(self.kind, name, [*self.names(), *self.members()])
 
     def get(self, key: str) -> Any:
         """The class of a name, imported if need be. Raises UsageError for unknown names."""
         self.check(key)
-        if key not in self.module_dict:
+        family = self._family(key)
+        if family and key not in self.module_dict:
+            module, _, function = self.families[family][0].partition(":")
+            made = getattr(importlib.import_module(module), function)(key.partition(":")[2])
+            made.name = key
+            self._register_module(module=made, module_name=key)
+        elif key not in self.module_dict:
             module, _, attribute = self.builtin[key].partition(":")
             found = getattr(importlib.import_module(module), attribute)
             if self.module_dict.get(key) is not found:
@@ -84,8 +118,12 @@ class LazyRegistry(Registry):  # type: ignore[misc]
         return f"{cls.__module__}:{cls.__qualname__}" if cls else ""
 
     def origin(self, name: str) -> str:
-        """Where a class comes from: ``module`` for built-ins and packages, ``file.py@hash`` for imported files."""
-        module = sys.modules[self.get(name).__module__]
+        """Where a class comes from: ``module`` for built-ins and packages, ``file.py@hash`` for imported files and for
+        classes of families that were made from a file (their `origin`)."""
+        cls = self.get(name)
+        if own := getattr(cls, "origin", ""):
+            return str(own)
+        module = sys.modules[cls.__module__]
         if not module.__name__.startswith("bench_import_"):
             return module.__name__
         path = Path(module.__file__ or "")

@@ -23,6 +23,8 @@ from bench.stages import load_prior, prior_folder, prior_identity, translated_fo
 from bench.translations import load_set
 
 LEAKY = "image (patients unknown: leaky)"
+#: What a record says about the cost of a training.
+COST = ("iterations", "images_seen", "parameters", "precision", "seconds", "gpu_seconds", "processes")
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,22 @@ def _models(fits: Fits) -> list[dict[str, Any]]:
 
 def score(experiment: Experiment, name: str, seed: int, test: str, evaluator: str) -> None:
     """Score one translated test set with one evaluator and write its record."""
+    score_images(experiment, _images(experiment, name, seed, test, evaluator), evaluator)
+
+
+def lose(experiment: Experiment, name: str, seed: int, test: str, evaluator: str, why: str) -> None:
+    """Write the record of a score that something before it made impossible: tables show that it failed, and why."""
+    lose_images(experiment, _images(experiment, name, seed, test, evaluator), evaluator, why)
+
+
+def lose_images(experiment: Experiment, images: Images, evaluator: str, why: str) -> None:
+    """`lose` for images, whoever made them."""
+    target = images.folder / "records" / f"{_stem(experiment, images, evaluator)}.json"
+    records.write(target, {**_record(experiment, images, evaluator), "status": "failed", "error": why, "scores": {}})
+
+
+def _images(experiment: Experiment, name: str, seed: int, test: str, evaluator: str) -> Images:
+    """A method's translations of a test set, those of the clear images where the evaluator looks at them."""
     folder = experiment.folder(name, seed)
     train_key = experiment.train_key(name, seed)
     key, back_key = (experiment.translate_key(train_key, test, direction) for direction in ("a2b", "b2a"))
@@ -113,19 +131,24 @@ def score(experiment: Experiment, name: str, seed: int, test: str, evaluator: st
         "config_fingerprint": experiment.recipe_key(name),
         "trained_with_prior": "prior" in cls.requires(method_config(experiment.spec.config, name)[1]),
         "warnings": trained.get("warnings", []),
-        "cost": {k: trained.get(k) for k in ("iterations", "images_seen", "parameters", "precision", "seconds", "processes")}
+        "cost": {k: trained.get(k) for k in COST}
         | {"train": trained.get("cost")},
     }  # fmt: skip
     back, wanted = None, ""
     if "b2a" in cls.directions and learning.looks_back(experiment, evaluator, test):
         back, wanted = load_set(translated_folder(folder, test, back_key, "b2a"), source.where(CLEAR)), back_key
     translated = load_set(translated_folder(folder, test, key), source)
-    score_images(experiment, Images(test, translated, back, seed, folder, key, wanted, identity), evaluator)
+    return Images(test, translated, back, seed, folder, key, wanted, identity)
 
 
 def score_name(test: str, evaluator: str, key: str) -> str:
     """File name (without suffix) of a score: configurations stand beside each other, none replaces another."""
     return f"{test}--{evaluator}-{key[:8]}"
+
+
+def _stem(experiment: Experiment, images: Images, evaluator: str) -> str:
+    key = learning.score_key(experiment, images.key, images.back_key, images.test, evaluator, images.seed)
+    return score_name(images.test, evaluator, key)
 
 
 def is_scored(experiment: Experiment, images: Images, evaluator: str) -> bool:
@@ -146,8 +169,7 @@ def score_images(experiment: Experiment, images: Images, evaluator: str) -> None
     """
     test, folder = images.test, images.folder
     cls, params = evaluator_config(experiment.spec.config, evaluator)
-    key = learning.score_key(experiment, images.key, images.back_key, test, evaluator, images.seed)
-    stem = score_name(test, evaluator, key)
+    stem = _stem(experiment, images, evaluator)
     scratch = folder / "scores" / stem
     scratch.mkdir(parents=True, exist_ok=True)
     job = ScoreJob(
@@ -155,10 +177,7 @@ def score_images(experiment: Experiment, images: Images, evaluator: str) -> None
         **_common(experiment, evaluator, test),
     )  # fmt: skip
     metrics = cls.metrics(params)
-    record = _record(experiment, images, job, evaluator) | {
-        "key": key,
-        "evaluator_version": cls.version, "params": plain(params), "metrics": records.metric_fields(metrics),
-    }  # fmt: skip
+    record = _record(experiment, images, evaluator)
     target = folder / "records" / f"{stem}.json"
     started = time.monotonic()
     try:
@@ -189,31 +208,38 @@ def figures(scratch: Path) -> list[Path]:
     return sorted(scratch.glob("*.png"))
 
 
-def _record(experiment: Experiment, images: Images, job: ScoreJob, evaluator: str) -> dict[str, Any]:
+def _record(experiment: Experiment, images: Images, evaluator: str) -> dict[str, Any]:
+    """All that a record holds whatever comes out."""
     test = images.test
+    cls, params = evaluator_config(experiment.spec.config, evaluator)
+    source, reference = experiment.test_set(test), experiment.reference(test)
     return {
+        "key": learning.score_key(experiment, images.key, images.back_key, test, evaluator, images.seed),
+        "evaluator_version": cls.version,
+        "params": plain(params),
+        "metrics": records.metric_fields(cls.metrics(params)),
         **images.identity,
         "train_dataset": experiment.train_name,
         "dataset": test,
-        "dataset_fingerprint": job.source.fingerprint,
+        "dataset_fingerprint": source.fingerprint,
         "reference": f"{experiment.reference_name(test)}/test/clear",
-        "reference_fingerprint": job.reference.fingerprint,
+        "reference_fingerprint": reference.fingerprint,
         "translated_content": images.translated.fingerprint,
         "back_content": images.back.fingerprint if images.back else None,
         "direction": "a2b",
         "split": "test",
         "split_by": LEAKY if experiment.leaky(test) else "patient",
         "policy": experiment.datasets[test].policy,
-        "image_size": job.source.size,
+        "image_size": source.size,
         "n_translated": len(images.translated),
-        "n_reference": len(job.reference),
+        "n_reference": len(reference),
         "seed": images.seed,
         "split_seed": experiment.seed,
         "preset": experiment.spec.preset,
         "evaluator": evaluator,
         "evaluator_origin": EVALUATORS.origin(evaluator),
         "fit": learning.fit_key(experiment, evaluator, test),
-        "prior": _prior(experiment, bool(job.prior_id)),
+        "prior": _prior(experiment, "prior" in cls.requires(params)),
         "versions": records.versions(),
         "code": records.code_revision(),
         "device": records.device_report(experiment.device),

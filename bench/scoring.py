@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from bench.assets import Asset
+from bench.assets import Asset, Slot
 
 if TYPE_CHECKING:
     from bench.contracts import Prior
@@ -175,6 +175,11 @@ class Evaluator:
     @classmethod
     def files(cls, params: Any, assets: tuple[Path, ...]) -> tuple[Path, ...]:
         """Files of the user's own that these parameters read (weights); their hashes become part of every key."""
+        return ()
+
+    @classmethod
+    def slots(cls, params: Any, assets: tuple[Path, ...]) -> tuple[Slot, ...]:
+        """Files of the user's own that it can use, given or not; ``bench assets`` lists them."""
         return ()
 
     @classmethod

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sklearn.metrics import roc_auc_score
 
 from bench import records
 from bench.batches import LabelledBatches, TranslationBatches
@@ -128,6 +127,8 @@ def prior_auroc(prior: DensePrior, sets: list[ImageSet], device: torch.device) -
                     if label is not None:
                         truth[finding].append(label)
                         score[finding].append(value)
+    from sklearn.metrics import roc_auc_score
+
     return {f: float(roc_auc_score(truth[f], score[f])) if len(set(truth[f])) == 2 else None for f in prior.findings}
 
 
@@ -199,6 +200,8 @@ def train(experiment: Experiment, name: str, seed: int) -> None:
     budgets: dict[str, dict[str, Any]] = {}
     for stage in cls.stages:
         iterations, size = cls.budget(config, stage, settings.iterations, settings.batch_size)
+        if iterations == 0:  # this configuration leaves the stage out
+            continue
         batches = TranslationBatches(
             experiment.train_set(OPACITY), experiment.train_set(CLEAR), seed, size, experiment.data.size,
             _augment(experiment), CHANNELS, rank, processes, "lung_mask" in cls.requires(config),
@@ -213,9 +216,11 @@ def train(experiment: Experiment, name: str, seed: int) -> None:
     if rank:
         return
     last = results[cls.stages[-1]]
-    for text in last.warnings:
+    warnings = [f"{s}: {text}" if len(results) > 1 else text for s, result in results.items() for text in result.warnings]
+    for text in warnings:
         warn(f"{name}: {text}")
     extra = {
+        "warnings": warnings,
         "weights": str(last.weights.relative_to(folder)),
         "iterations": settings.iterations,
         "stages": budgets,
@@ -225,6 +230,7 @@ def train(experiment: Experiment, name: str, seed: int) -> None:
         "processes": processes,
         "device": records.device_report(experiment.device),
         "seconds": sum(r.cost["seconds"] for r in results.values()),
+        "gpu_seconds": sum(r.cost["gpu_seconds"] for r in results.values()),
         "finished": records.now(),
     }
     write_result(folder / "train.json", key, last, extra)

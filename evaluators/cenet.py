@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from segmentation_models_pytorch.encoders import get_encoder
 from torch import Tensor, nn
 
 #: Channels of ResNet-34's last four stages, at 1/4, 1/8, 1/16 and 1/32 of the input.
@@ -77,6 +76,8 @@ class CENet(nn.Module):
 
     def __init__(self, in_channels: int = 1, classes: int = 1) -> None:
         super().__init__()
+        from segmentation_models_pytorch.encoders import get_encoder
+
         self.encoder = get_encoder("resnet34", in_channels=in_channels, depth=5, weights=None)
         self.dac, self.rmp = DenseAtrous(STAGES[-1]), MultiPool(STAGES[-1])
         widths = (STAGES[-1] + len(KERNELS), *STAGES[2::-1])

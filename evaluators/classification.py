@@ -19,18 +19,15 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
+from bench.assets import Slot, locate
 from bench.contracts import Evaluator, Job, Metric, Score, ScoreJob
 from bench.errors import UsageError
 from bench.registry import register_evaluator
 from evaluators import discrimination as d
 from evaluators.classification_figure import draw
 from evaluators.classification_protocol import DATA_TYPES, SHEETS, SYNTHETIC, Sheet, Study
-from evaluators.classifiers import ARCHITECTURES, LIBRARY, VERSION, Recipe, find_file, misfit
+from evaluators.classifiers import ARCHITECTURES, LIBRARY, VERSION, Recipe, misfit
 from evaluators.statistics import N_BOOT, FloatArray
 
 #: Columns of the table; keys are preceded by architecture and test.
@@ -149,7 +146,7 @@ class Classification(Evaluator):
         """Start weights that are not there, or hold another architecture."""
         lines = []
         for arch, named in params.starts.items():
-            path = find_file(named, assets)
+            path = locate(named, assets)
             if path is None:
                 looked = ", ".join(map(str, [Path.cwd(), *assets]))
                 lines.append(
@@ -161,9 +158,20 @@ class Classification(Evaluator):
         return lines
 
     @classmethod
+    def slots(cls, params: Any, assets: tuple[Path, ...]) -> tuple[Slot, ...]:
+        """What each architecture starts from."""
+        starts = params.starts
+        return tuple(
+            Slot(f"--set evaluators.classification.weights={arch}=FILE",
+                 f"what {ARCHITECTURES[arch].label} starts from ({ARCHITECTURES[arch].timm} in timm's keys)",
+                 str(starts.get(arch, "")), locate(starts[arch], assets) if arch in starts else None)
+            for arch in params.architectures
+        )  # fmt: skip
+
+    @classmethod
     def files(cls, params: Any, assets: tuple[Path, ...]) -> tuple[Path, ...]:
         """The start weights that are there."""
-        return tuple(path for named in params.starts.values() if (path := find_file(named, assets)))
+        return tuple(path for named in params.starts.values() if (path := locate(named, assets)))
 
     def prepare(self, job: Job) -> None:
         """Cross-fit the classifiers of real images."""
@@ -282,6 +290,11 @@ def _floor(study: Study, resamples: d.Resamples) -> Score:
     used = [name for name in columns if known[name]]
     if not used or study.fold is None:
         return Score(None, 0, note="view, age and sex are unknown")
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     table = np.array([column for name in used for column in columns[name]], dtype=np.float64).T
     probability = np.empty(len(items))
     for fold in np.unique(study.fold):

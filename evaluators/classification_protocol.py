@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bench.assets import locate
 from bench.contracts import Job, ScoreJob
 from bench.data.contract import CLEAR, OPACITY
 from bench.data.imageset import ImageSet
 from bench.errors import BenchError
-from evaluators.classifiers import find_file
 from evaluators.crossfit import Examples, cross_fit, patient_folds
 from evaluators.discrimination import Tested
 from evaluators.statistics import FloatArray, IntArray
@@ -160,7 +160,7 @@ class Study:
     def predictions(self, data: str, arch: str) -> tuple[Examples, FloatArray]:
         """Examples of a data type with the probabilities that an architecture's classifiers give them."""
         named = self.job.params.starts.get(arch)
-        weights = find_file(named, self.job.assets) if named else None
+        weights = locate(named, self.job.assets) if named else None
         examples = self.examples(data)
         return examples, cross_fit(self.job.fits, examples, arch, self.job.params, data, weights)
 

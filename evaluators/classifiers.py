@@ -7,7 +7,7 @@ user's own; nothing is ever downloaded.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from bench.assets import unreadable
 from bench.config import TrainConfig
 from bench.contracts import LabelledBatch, OptimWrappers, Trainable
 from bench.data.sampling import Augment
@@ -106,11 +107,6 @@ class Recipe:
         return {f.name: getattr(self, f.name) for f in fields(Recipe)}
 
 
-def find_file(named: Path, assets: Sequence[Path]) -> Path | None:
-    """A file as it was named, or below one of the asset folders."""
-    return next((path for path in (named, *(folder / named for folder in assets)) if path.is_file()), None)
-
-
 def network(arch: str, weights: Path | None = None) -> nn.Module:
     """A network N x 1 x H x W -> N x 1 (logits), from scratch or from a weights file.
 
@@ -148,13 +144,12 @@ def misfit(arch: str, weights: Path) -> str:
     from timm.models import load_state_dict
 
     name = ARCHITECTURES[arch].timm
-    what = f"classification: weights {arch}={weights}"
+    what = f"--set evaluators.classification.weights={arch}={weights}"
     try:
         state = load_state_dict(str(weights), weights_only=True)
         shapes = {key: tuple(value.shape) for key, value in state.items() if isinstance(value, Tensor)}
     except Exception as error:  # whatever a damaged or hostile file makes the unpickler raise
-        why = (str(error).splitlines() or [type(error).__name__])[0]
-        return f"{what} cannot be loaded safely ({why}). Save it as a plain state dict: torch.save(model.state_dict(), file)."
+        return f"{what}: {unreadable(weights, error)}"
     with torch.device("meta"):
         net = timm.create_model(name, num_classes=1, in_chans=3)
     config: Any = net.default_cfg

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import ndimage, optimize
-from torchvision.ops import box_iou
 
 from bench.data.contract import MASK_LUNG, Box
 from evaluators.detectors import Detections
@@ -92,6 +90,8 @@ def hits(found: Detections, truth: Sequence[Box], least: float = IOU) -> npt.NDA
     hit = np.zeros(len(found.scores), dtype=np.bool_)
     if not truth or not len(hit):
         return hit
+    from torchvision.ops import box_iou
+
     overlap = box_iou(_corners(found.boxes), _corners(truth)).numpy()
     free = np.ones(len(truth), dtype=np.bool_)
     for k in np.argsort(-found.scores, kind="stable"):
@@ -171,6 +171,8 @@ def blurred(images: Bytes, sigma: float) -> Bytes:
     """Gaussian blur (sigma in pixels) of n x S x S images, 8 bits."""
     if sigma <= 0:
         return images.copy()
+    from scipy import ndimage
+
     smooth = (ndimage.gaussian_filter(image.astype(np.float32), sigma, mode="nearest") for image in images)
     return _stack([np.clip(np.round(image), 0, 255).astype(np.uint8) for image in smooth], images)
 
@@ -237,6 +239,8 @@ def matched_strength(
     farthest = error(most)
     if farthest <= target:
         return most, farthest
+    from scipy import optimize
+
     strength = float(np.exp(optimize.brentq(excess, np.log(most * 1e-4), np.log(most), xtol=_EXACTNESS)))
     return strength, error(strength)
 

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor, nn
 
 from bench.contracts import Draws, LabelledBatch
@@ -136,6 +135,8 @@ def patient_folds(label: BoolArray, patients: Sequence[str], wanted: int, seed: 
 
 
 def _folds(label: BoolArray, patients: Sequence[str], folds: int, seed: int) -> IntArray | None:
+    from sklearn.model_selection import StratifiedGroupKFold
+
     out = np.full(len(label), -1, dtype=np.int64)
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     for fold, (_, tested) in enumerate(splitter.split(np.zeros(len(label)), label, np.asarray(patients))):

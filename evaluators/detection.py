@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from bench.assets import Slot
 from bench.contracts import Evaluator, Job, Metric, Score, ScoreJob
 from bench.data.contract import CLEAR, OPACITY
 from bench.files import write_json
@@ -108,6 +109,15 @@ class Detection(Evaluator):
         detector."""
         missing: list[str] = params.missing()
         return missing
+
+    @classmethod
+    def slots(cls, params: Any, assets: tuple[Path, ...]) -> tuple[Slot, ...]:
+        """The user's own detector."""
+        found = params.path if params.weights and params.path.is_file() else None
+        return (
+            Slot("--set evaluators.detection.weights=FILE", f"a {TITLES[params.detector]} detector used as it is",
+                 params.weights, found),
+        )  # fmt: skip
 
     @classmethod
     def files(cls, params: Any, assets: tuple[Path, ...]) -> tuple[Path, ...]:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torchvision
 
 from bench.contracts import Job, Score
 from bench.data.contract import CLEAR, OPACITY, Box
@@ -127,7 +126,7 @@ class DetectionConfig:
         """Versions that detections and thresholds depend on."""
         if self.detector == "yolo":
             return f"looks {VERSION}", f"yolo {yolo.VERSION}", f"ultralytics {yolo.library_version()}"
-        return f"looks {VERSION}", f"tv_detector {tv_detector.VERSION}", f"torchvision {torchvision.__version__}"
+        return f"looks {VERSION}", f"tv_detector {tv_detector.VERSION}", tv_detector.library()
 
 
 class Real:

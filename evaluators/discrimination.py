@@ -17,18 +17,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import (
-    accuracy_score,
-    average_precision_score,
-    balanced_accuracy_score,
-    confusion_matrix,
-    f1_score,
-    matthews_corrcoef,
-    precision_score,
-    recall_score,
-    roc_auc_score,
-    roc_curve,
-)
 
 from bench.data.imageset import Item
 from bench.errors import BenchError, DataError
@@ -100,6 +88,8 @@ class Matrix:
 
 def matrix(tested: Tested) -> Matrix:
     """The one confusion matrix of all folds' predictions, at the threshold."""
+    from sklearn.metrics import confusion_matrix
+
     (tn, fp), (fn, tp) = confusion_matrix(tested.label, tested.called, labels=[False, True]).tolist()
     return Matrix(tp, fp, fn, tn)
 
@@ -110,15 +100,17 @@ def figures(tested: Tested) -> dict[str, float]:
     Returns:
         ``accuracy``, ``f1``, ``recall``, ``precision``, ``specificity``, ``balanced`` (accuracy), ``mcc``.
     """
+    from sklearn import metrics
+
     label, called = tested.label, tested.called
     return {
-        "accuracy": float(accuracy_score(label, called)),
-        "f1": float(f1_score(label, called, zero_division=math.nan)),
-        "recall": float(recall_score(label, called, zero_division=math.nan)),
-        "precision": float(precision_score(label, called, zero_division=math.nan)),
-        "specificity": float(recall_score(~label, ~called, zero_division=math.nan)),
-        "balanced": float(balanced_accuracy_score(label, called)),
-        "mcc": float(matthews_corrcoef(label, called)),
+        "accuracy": float(metrics.accuracy_score(label, called)),
+        "f1": float(metrics.f1_score(label, called, zero_division=math.nan)),
+        "recall": float(metrics.recall_score(label, called, zero_division=math.nan)),
+        "precision": float(metrics.precision_score(label, called, zero_division=math.nan)),
+        "specificity": float(metrics.recall_score(~label, ~called, zero_division=math.nan)),
+        "balanced": float(metrics.balanced_accuracy_score(label, called)),
+        "mcc": float(metrics.matthews_corrcoef(label, called)),
     }
 
 
@@ -217,6 +209,8 @@ def auroc(tested: Tested) -> float:
     Raises:
         DataError: no fold has both classes (scikit-learn would answer NaN).
     """
+    from sklearn.metrics import roc_auc_score
+
     return _within_folds(tested, lambda label, p: float(roc_auc_score(label, p)))
 
 
@@ -226,6 +220,8 @@ def average_precision(tested: Tested) -> float:
     Raises:
         DataError: no fold has both classes.
     """
+    from sklearn.metrics import average_precision_score
+
     return _within_folds(tested, lambda label, p: float(average_precision_score(label, p)))
 
 
@@ -239,6 +235,8 @@ def _within_folds(tested: Tested, measure: Callable[[BoolArray, FloatArray], flo
 
 def fold_spread(tested: Tested) -> float | None:
     """Standard deviation of AUROC over folds, or None with fewer than two."""
+    from sklearn.metrics import roc_auc_score
+
     values = [float(roc_auc_score(tested.label[rows], tested.probability[rows])) for rows in tested.folds()]
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
@@ -319,6 +317,8 @@ def calibration_error(tested: Tested) -> float:
 
 def mean_roc(tested: Tested, grid: FloatArray) -> FloatArray:
     """Sensitivity at each false-positive rate of `grid` (in [0, 1], ascending): ROC curves of folds, averaged as `auroc` is."""
+    from sklearn.metrics import roc_curve
+
     curves, shares = [], []
     for rows in tested.folds():
         fpr, tpr, _ = roc_curve(tested.label[rows], tested.probability[rows])

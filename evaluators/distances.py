@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
-from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kid_features_to_metric
 
 from evaluators.features import Features
 
@@ -18,6 +16,8 @@ def frechet(generated: Features, real: Features) -> float:
     """
     if min(len(generated), len(real)) <= generated.shape[1]:
         return frechet_quick(generated, real)
+    from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
+
     a, b = (fid_features_to_statistics(torch.from_numpy(f)) for f in (generated, real))
     return float(fid_statistics_to_metric(a, b, verbose=False)[KEY_METRIC_FID])
 
@@ -38,6 +38,8 @@ def frechet_quick(generated: Features, real: Features) -> float:
 
 def kernel_distance(generated: Features, real: Features, subsets: int, size: int, seed: int) -> tuple[float, float]:
     """Unbiased squared MMD with the cubic kernel (Binkowski et al. 2018), by torch-fidelity: mean and std over subsets."""
+    from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kid_features_to_metric
+
     out = kid_features_to_metric(
         torch.from_numpy(generated), torch.from_numpy(real),
         kid_subsets=subsets, kid_subset_size=size, rng_seed=seed, verbose=False,

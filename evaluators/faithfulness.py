@@ -18,9 +18,6 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import ndimage
-from sklearn.metrics import average_precision_score
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 from bench.contracts import Evaluator, Metric, Score, ScoreJob
 from bench.data.contract import CLEAR, OPACITY
@@ -132,6 +129,8 @@ def _measure_opacity(job: ScoreJob, rows: Sequence[int]) -> Values:
             "change_out": difference(output, before, outside),
         }
         if "mask" in job.translated.planes:
+            from sklearn.metrics import average_precision_score
+
             mask = _crop(job.source, row, job.translated.raw([row], "mask")[0])
             found["mask_iou"] = iou(mask > np.iinfo(mask.dtype).max // 2, inside)
             found["mask_auprc"] = float(average_precision_score(inside.ravel(), mask.ravel())) if inside.any() else math.nan
@@ -193,6 +192,8 @@ def outside_of(strength: FloatImage, side: int) -> BoolImage:
         side: side of the square image in pixels, which the margin is a share of.
     """
     radius = max(1, round(side * MARGIN))
+    from scipy import ndimage
+
     beyond: BoolImage = ndimage.maximum_filter(strength, size=2 * radius + 1, mode="nearest") <= TOUCHED
     return beyond
 
@@ -217,6 +218,8 @@ def ssim(a: Bytes, b: Bytes, device: torch.device) -> float:
     """
     if min(a.shape) < SSIM_WINDOW:
         return math.nan
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
     x, y = (torch.from_numpy(np.ascontiguousarray(i)).to(device).float()[None, None] / 255 for i in (a, b))
     value = structural_similarity_index_measure(x, y, True, SSIM_SIGMA, SSIM_WINDOW, data_range=1.0)
     assert isinstance(value, torch.Tensor)  # a tuple only where the full map is asked for

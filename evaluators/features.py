@@ -11,21 +11,22 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from torch_fidelity.feature_extractor_base import FeatureExtractorBase
-from torch_fidelity.utils import create_feature_extractor, get_featuresdict_from_dataset
 
 from bench.assets import Asset
-from bench.contracts import Job, Prior
+from bench.contracts import Job
 from bench.data.imageset import ImageSet
 from bench.errors import DataError, PreflightError
 from bench.files import digest, replace_atomically
+
+if TYPE_CHECKING:
+    from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 Features = npt.NDArray[np.float32]
 
@@ -63,7 +64,11 @@ class Extractor:
     def network(self) -> FeatureExtractorBase:
         """The extractor in eval mode on the job's device."""
         if self.job.prior is not None and self._inception is None:
-            return _PooledPrior(self.job.prior()).to(self.job.device)
+            from evaluators.pooled_prior import PooledPrior
+
+            return PooledPrior(self.job.prior()).to(self.job.device)
+        from torch_fidelity.utils import create_feature_extractor
+
         return create_feature_extractor(
             "inception-v3-compat", ["2048"], cuda=False, verbose=False, feature_extractor_weights_path=str(self._inception)
         ).to(self.job.device)
@@ -90,6 +95,8 @@ class Extractor:
 
     def features(self, images: ImageSet, name: str) -> Features:
         """Features of a set, n x D float32, in full single precision (no TF32) on every device."""
+        from torch_fidelity.utils import get_featuresdict_from_dataset
+
         cuda, batch_size = self.job.device.type == "cuda", self.job.params.batch_size
         seen = self.network.register_forward_pre_hook(lambda _, args: self.count.update({name: len(args[0])}))
         where: AbstractContextManager[Any] = torch.cuda.device(self.job.device) if cuda else nullcontext()
@@ -104,21 +111,6 @@ class Extractor:
         if not np.isfinite(found).all():
             raise DataError(f"{images.name}: the {self.kind} features are not finite; look at these images' pixels.")
         return found
-
-
-class _PooledPrior(FeatureExtractorBase):  # type: ignore[misc]
-    """The prior's post-ReLU feature maps, averaged over the image: N x C x H x W in [-1, 1] -> N x F."""
-
-    def __init__(self, prior: Prior) -> None:
-        super().__init__("cxr", ["pooled"])
-        self.prior = prior.eval()
-
-    @staticmethod
-    def get_provided_features_list() -> tuple[str, ...]:
-        return ("pooled",)
-
-    def forward(self, images: Tensor) -> tuple[Tensor]:
-        return (self.prior.features(images, relu=True).mean(dim=(2, 3)),)
 
 
 class _Tensors(Dataset[Tensor]):

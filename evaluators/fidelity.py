@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from scipy import stats
 
 from bench.assets import Asset
 from bench.contracts import Evaluator, Job, Metric, Score, ScoreJob
@@ -371,6 +370,8 @@ def _summary(distances: FloatArray, n: int, *notes: str, reaches: Reaches = (Non
         note = _join(note, "no interval from a single one")
         return Score(kernel, n, note=note), Score(far, n, note=_join(note, _caveat(n, n)))
     spread = distances.std(axis=0, ddof=1).tolist()
+    from scipy import stats
+
     chance = [float(stats.t.ppf((1 + LEVEL) / 2, rounds - 1)) * s / np.sqrt(rounds) for s in spread]
     wide = [None if reach is None else float(np.hypot(reach, c)) for reach, c in zip(reaches, chance, strict=True)]
     return (

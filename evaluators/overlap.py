@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
-from scipy.spatial import KDTree
 
 from evaluators.statistics import LEVEL, MIN_PATIENTS, Estimate, FloatArray, IntArray, mean_interval, patient_means
 
@@ -83,18 +81,24 @@ def hd95(found: BoolImage, lung: BoolImage, counted: BoolImage) -> float:
     a, b = (np.argwhere(_boundary(mask, counted)) for mask in (found, lung))
     if not len(a) or not len(b):
         a, b = (np.argwhere(_boundary(mask & counted, np.ones_like(counted))) for mask in (found, lung))
+    from scipy.spatial import KDTree
+
     distances = (KDTree(a).query(b)[0], KDTree(b).query(a)[0])
     return 100 * max(float(np.percentile(d, 95)) for d in distances) / float(np.hypot(*found.shape))
 
 
 def _boundary(mask: BoolImage, counted: BoolImage) -> BoolImage:
     """Counted pixels of a mask beside a counted pixel that is none of it, or at the edge of the image."""
+    from scipy import ndimage
+
     edge: BoolImage = mask & counted & ~ndimage.binary_erosion(mask | ~counted)
     return edge
 
 
 def two_lungs(found: BoolImage) -> BoolImage:
     """The two largest connected components of at least 1 % of the image, without holes."""
+    from scipy import ndimage
+
     labels, n = ndimage.label(found)
     sizes = np.bincount(labels.ravel(), minlength=n + 1)[1:]
     kept = [k + 1 for k in np.argsort(-sizes, kind="stable")[:2] if sizes[k] >= SMALLEST * found.size]

@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from bench.assets import Slot, locate
 from bench.contracts import Evaluator, Job, Metric, Score, ScoreJob
 from bench.data.contract import CLEAR, MASK_IGNORE, MASK_LUNG, OPACITY
 from bench.data.imageset import ImageSet
@@ -27,8 +28,8 @@ from evaluators.segmentation_config import SegmentationConfig
 from evaluators.segmentation_figure import Case, draw
 from evaluators.segmentation_models import LUNG, NO_LUNG, UNMASKED, Laboratory, Ready, inside, versions
 from evaluators.segmentation_scores import Found, Images, Scores, definition
-from evaluators.segmenter_files import locate, problem
-from evaluators.segmenters import ARCHS, segment
+from evaluators.segmenter_files import ENCODER_FLAG, FLAG, problem
+from evaluators.segmenters import ARCHS, ENCODERS, segment
 from evaluators.statistics import FloatArray, IntArray
 
 #: Images whose predictions are in memory at once.
@@ -82,6 +83,22 @@ class Segmentation(Evaluator):
         asked = [(arch, path, True) for arch, path in params.own.items()]
         asked += [(kind, path, False) for kind, path in params.encoders.items()]
         return [line for name, path, full in asked if (line := problem(name, path, full, assets))]
+
+    @classmethod
+    def slots(cls, params: Any, assets: tuple[Path, ...]) -> tuple[Slot, ...]:
+        """A whole segmenter for each architecture, and encoders to start from."""
+        own, encoders = params.own, params.encoders
+        whole = [
+            Slot(f"{FLAG}{arch}=FILE", f"a {ARCHS[arch].title} used as it is (state dict of one class, images in [-1, 1])",
+                 own.get(arch, ""), locate(own[arch], assets) if arch in own else None)
+            for arch in params.archs
+        ]  # fmt: skip
+        starts = [
+            Slot(f"{ENCODER_FLAG}{kind}=FILE", f"what the {kind} encoders start from (torchvision, timm or smp keys)",
+                 encoders.get(kind, ""), locate(encoders[kind], assets) if kind in encoders else None)
+            for kind in ENCODERS
+        ]  # fmt: skip
+        return (*whole, *starts)
 
     @classmethod
     def files(cls, params: Any, assets: tuple[Path, ...]) -> tuple[Path, ...]:

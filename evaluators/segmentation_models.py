@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-import segmentation_models_pytorch as smp
-from sklearn.model_selection import GroupKFold
 from torch import nn
 
+from bench.assets import locate
 from bench.config import TrainConfig, plain
 from bench.contracts import Job
 from bench.data.contract import MASK_IGNORE, MASK_LUNG
@@ -22,7 +22,7 @@ from bench.data.imageset import ImageSet
 from bench.errors import DataError, PreflightError
 from bench.files import file_digest
 from bench.runner import Source
-from evaluators.segmenter_files import load_encoder, load_segmenter, locate
+from evaluators.segmenter_files import load_encoder, load_segmenter
 from evaluators.segmenters import ARCHS, MaskBatches, Segmenter, SegmenterTraining
 from evaluators.statistics import IntArray
 
@@ -36,7 +36,8 @@ UNMASKED, NO_LUNG, LUNG = range(3)
 
 def versions(trained: bool) -> tuple[str, ...]:
     """What segmenters depend on besides their parameters: the library they are built with and, if any is trained, how."""
-    return (f"segmentation-models-pytorch {smp.__version__}", *((f"segmenter recipe {RECIPE}",) if trained else ()))
+    library = "segmentation-models-pytorch"
+    return (f"{library} {version(library)}", *((f"segmenter recipe {RECIPE}",) if trained else ()))
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,8 @@ class Laboratory:
         folds = min(self.params.folds, len(set(patients)))
         if folds < 2:
             return ()
+        from sklearn.model_selection import GroupKFold
+
         parts = GroupKFold(folds, shuffle=True, random_state=self.params.model_seed).split(self.rows, groups=patients)
         return tuple(
             Learning(f"-fold{k + 1}of{folds}", ((source, self.rows[learnt].tolist()),), self.rows[tested])

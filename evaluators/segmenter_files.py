@@ -10,8 +10,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from bench.assets import locate, unreadable
 from bench.errors import PreflightError, UsageError, did_you_mean
 from evaluators.segmenters import ARCHS, Segmenter
+
+#: How a user names a whole segmenter, and an encoder.
+FLAG, ENCODER_FLAG = "--segmenter-weights ", "--set evaluators.segmentation.encoder_weights="
 
 
 def entries(texts: Sequence[str], known: Sequence[str], option: str) -> dict[str, str]:
@@ -34,12 +38,6 @@ def entries(texts: Sequence[str], known: Sequence[str], option: str) -> dict[str
     return found
 
 
-def locate(path: str, assets: Sequence[Path]) -> Path | None:
-    """A file as given, or below the first asset folder that has it."""
-    given = Path(path).expanduser()
-    return next((place for place in (given, *(folder / given for folder in assets)) if place.is_file()), None)
-
-
 def problem(name: str, path: str, full: bool, assets: Sequence[Path]) -> str:
     """What is wrong with a weights file, in one line; empty where nothing is.
 
@@ -49,11 +47,11 @@ def problem(name: str, path: str, full: bool, assets: Sequence[Path]) -> str:
         full: the file holds a whole segmenter.
         assets: folders searched.
     """
-    what = f"segmentation: {'weights' if full else 'encoder_weights'} {name}={path}"
+    what = f"{FLAG if full else ENCODER_FLAG}{name}={path}"
     found = locate(path, assets)
     if found is None:
         searched = dict.fromkeys([path, *(str(folder / path) for folder in assets)])
-        return f"{what}: there is no such file. Searched: {', '.join(searched)}."
+        return f"{what}: there is no such file. Searched: {', '.join(searched)}. Correct the path, or leave it out."
     try:
         _check(found, found.stat().st_mtime_ns, name, full)
     except PreflightError as error:
@@ -108,10 +106,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        why = (str(error).splitlines() or [type(error).__name__])[0]
-        raise PreflightError(
-            f"{path} cannot be loaded safely ({why}). Save it as a plain state dict: torch.save(model.state_dict(), file)."
-        ) from error
+        raise PreflightError(unreadable(path, error)) from error
     for name in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
             content = content[name]

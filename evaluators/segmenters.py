@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import segmentation_models_pytorch as smp
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -30,17 +29,23 @@ BoolImages = npt.NDArray[np.bool_]
 
 
 def _unet() -> nn.Module:
+    import segmentation_models_pytorch as smp
+
     return smp.Unet("resnet34", encoder_weights=None, in_channels=1, classes=1)
 
 
 def _pspnet() -> nn.Module:
     """At its default depth smp would build stages that nothing uses, and train 1.5 of 21 million parameters."""
+    import segmentation_models_pytorch as smp
+
     net = smp.PSPNet("resnet34", encoder_weights=None, encoder_depth=5, upsampling=8, in_channels=1, classes=1)
     net.encoder.make_dilated(output_stride=8)
     return net
 
 
 def _vgg() -> nn.Module:
+    import segmentation_models_pytorch as smp
+
     return smp.Unet("vgg16_bn", encoder_weights=None, in_channels=1, classes=1)
 
 
@@ -214,7 +219,9 @@ class SegmenterTraining(Trainable):
     def __init__(self, segmenter: Segmenter, lr: float, weight_decay: float, warmup: float, beta2: float = 0.999) -> None:
         super().__init__()
         self.segmenter, self.lr, self.weight_decay, self.warmup, self.beta2 = segmenter, lr, weight_decay, warmup, beta2
-        self.dice = smp.losses.DiceLoss("binary", from_logits=True, smooth=1.0, ignore_index=MASK_IGNORE)
+        from segmentation_models_pytorch.losses import DiceLoss
+
+        self.dice = DiceLoss("binary", from_logits=True, smooth=1.0, ignore_index=MASK_IGNORE)
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {

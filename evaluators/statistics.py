@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -106,6 +105,8 @@ def _bootstrap(
 ) -> tuple[float, float] | None:
     if len(samples[0]) < MIN_PATIENTS:
         return None
+    from scipy import stats
+
     interval = stats.bootstrap(
         samples, statistic, paired=True, vectorized=True, n_resamples=n_boot, batch=_BATCH,
         confidence_level=LEVEL, method="percentile", rng=np.random.default_rng(seed),
@@ -148,6 +149,7 @@ def half_sample_interval(
         return None
     first, second = (half_samples(p, rounds, seed + k) for k, p in enumerate(patients))
     spread = float(np.std([statistic(a, b) for a, b in zip(first, second, strict=True)], ddof=1))
+    from scipy import stats
     reach = float(stats.t.ppf((1 + LEVEL) / 2, rounds - 1)) * spread
     return value - reach, value + reach
 
@@ -211,6 +213,8 @@ def paired_test(
     Raises:
         ValueError: lengths differ, there are no values, or a value is not finite.
     """
+    from scipy import stats
+
     first, second = patient_means(before, patients), patient_means(after, patients)
     if not len(first) or not (np.isfinite(first).all() and np.isfinite(second).all()):
         raise ValueError("a paired test needs finite values, at least one")
@@ -361,6 +365,7 @@ def rank_stability(
     if drawn is None or len(np.unique(full)) < 2:
         return None
     orders, times = np.unique(drawn, axis=0, return_counts=True)
+    from scipy import stats
     tau = [float(stats.kendalltau(full, o).statistic) if len(np.unique(o)) > 1 else 0.0 for o in orders]
     return float(np.average(tau, weights=times))
 
@@ -376,6 +381,8 @@ def _ranks(
     if not common:
         raise ValueError(f"no patient has a value of every one of {', '.join(values) or 'no methods'}")
     table = np.array([[own[k] for k in common] for own in values.values()], dtype=np.float64)
+    from scipy import stats
+
     table = table / (np.abs(table).max() or 1.0) * (1.0 if better == "lower" else -1.0)
 
     def ranked(weights: npt.NDArray[Any]) -> FloatArray:

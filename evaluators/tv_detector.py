@@ -16,14 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-import torchvision
 from torch import Tensor, nn
-from torchvision.models import resnet
-from torchvision.models.detection import FCOS, RetinaNet, ssdlite320_mobilenet_v3_large
-from torchvision.models.detection.backbone_utils import BackboneWithFPN
-from torchvision.models.detection.transform import GeneralizedRCNNTransform
-from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
+from bench.assets import unreadable
 from bench.config import TrainConfig
 from bench.contracts import Draws, Job, OptimWrappers, Trainable
 from bench.data.contract import FloatImage
@@ -104,8 +99,21 @@ class TorchvisionSettings:
         return {**network, **{name: getattr(self, name) for name in names}}
 
 
+def library() -> str:
+    """Name and version of torchvision, whose import takes a second: planning a run with another detector does without."""
+    import torchvision
+
+    return f"torchvision {torchvision.__version__}"
+
+
 def build_network(settings: TorchvisionSettings) -> nn.Module:
     """An untrained detector of one class. Called with lists of 3 x S x S images in [0, 1], S = ``image_size``."""
+    from torchvision.models import resnet
+    from torchvision.models.detection import FCOS, RetinaNet, ssdlite320_mobilenet_v3_large
+    from torchvision.models.detection.backbone_utils import BackboneWithFPN
+    from torchvision.models.detection.transform import GeneralizedRCNNTransform
+    from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+
     limits = {"score_thresh": LEAST, "nms_thresh": settings.nms_iou, "detections_per_img": settings.max_detections}
     size = settings.image_size
     if settings.architecture == "ssdlite":
@@ -252,7 +260,7 @@ class TorchvisionDetector:
         self.net, self.settings, self.device = net, settings, device
         used = {"nms_iou": settings.nms_iou, "max_detections": settings.max_detections}
         own = [settings.architecture, settings.image_size, used]
-        self.id = digest([VERSION, torchvision.__version__, weights_id, own], size=16)
+        self.id = digest([VERSION, library().split()[1], weights_id, own], size=16)
         self.facts = {**facts, **used}
 
     @torch.inference_mode()
@@ -301,7 +309,7 @@ def train_torchvision(job: Job, settings: TorchvisionSettings, learn: Sequence[A
         return DetectorTraining(net, LABEL[settings.architecture], settings.lr, settings.weight_decay), BoxBatches(learn, settings)
 
     inputs = {
-        "version": VERSION, "torchvision": torchvision.__version__, **settings.training(),
+        "version": VERSION, "torchvision": library().split()[1], **settings.training(),
         "learn": [[images.fingerprint, digest(rows)] for images, rows in learn],
     }  # fmt: skip
     budget = TrainConfig(settings.iterations, settings.batch_size, checkpoint_interval=max(100, settings.iterations // 10))
@@ -349,8 +357,7 @@ def _fill(net: nn.Module, path: Path, settings: TorchvisionSettings, device: str
     try:
         content = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:
-        why = (str(error).splitlines() or [type(error).__name__])[0]
-        return f"{path} cannot be loaded safely ({why}). Save it as a plain state dict: torch.save(model.state_dict(), file)."
+        return unreadable(path, error)
     for name in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
             content = content[name]
@@ -372,6 +379,6 @@ def _fill(net: nn.Module, path: Path, settings: TorchvisionSettings, device: str
 def _facts(settings: TorchvisionSettings) -> dict[str, Any]:
     network = {} if settings.architecture == "ssdlite" else {"backbone": settings.backbone, "width": settings.width}
     return {
-        "library": f"torchvision {torchvision.__version__}", "licence": LICENCE, "architecture": TITLES[settings.architecture],
+        "library": library(), "licence": LICENCE, "architecture": TITLES[settings.architecture],
         **network, "image_size": settings.image_size,
     }  # fmt: skip

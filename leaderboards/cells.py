@@ -95,6 +95,13 @@ def _spread(cell: Cell, digits: int, brief: bool) -> list[str]:
     return [ci] if brief else [*std, ci]
 
 
+def hours(seconds: float | None, gpu_seconds: float | None) -> str:
+    """Cost of a training: hours of GPUs, all of them added up, or of a machine without one."""
+    if seconds is None:
+        return MISSING
+    return f"{gpu_seconds / 3600:.2g} GPU h" if gpu_seconds else f"{seconds / 3600:.2g} CPU h"
+
+
 def count(value: int | None) -> str:
     """1234567 -> ``1.23 M``."""
     if value is None:

@@ -71,13 +71,24 @@ def _headings(table: Table, evaluator: str) -> dict[Column, str]:
     return found
 
 
+def doubted(table: Table, evaluator: str) -> tuple[str, ...]:
+    """Why no value of an evaluator's table may be relied upon; empty where any may."""
+    cells = [cell for row in lines(table, evaluator) for _, cell in row.cells.values() if cell]
+    reasons = {" ".join(cell.doubt.split()).rstrip(".") for cell in cells}
+    return () if "" in reasons else tuple(sorted(reasons))
+
+
 def detail(table: Table, evaluator: str) -> str:
     """The markdown table; the best value of a column is marked within each part."""
     rows = lines(table, evaluator)
     order = list(dict.fromkeys(_headings(table, evaluator).values()))
     n = [span(sorted({n for _, cell in row.cells.values() if cell for n in cell.n})) for row in rows]
     values = [(name, _column(rows, name)) for name in order]
-    return markdown([("Part", [r.part for r in rows]), ("Method", [r.method for r in rows]), *values, ("n", n)], left=2)
+    grid = [("Part", [r.part for r in rows]), ("Method", [r.method for r in rows]), *values, ("n", n)]
+    seeds = [sorted({cell.seeds for _, cell in row.cells.values() if cell}) for row in rows]
+    if any(max(some, default=1) > 1 for some in seeds):
+        grid.append(("Seeds", [span(some) for some in seeds]))
+    return markdown(grid, left=2)
 
 
 def _column(rows: Sequence[Line], name: str) -> list[str]:

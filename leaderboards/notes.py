@@ -18,26 +18,25 @@ NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?!\w)")
 
 
 def marks(table: Table) -> list[int]:
-    """Footnote number of each row, 0 for none."""
-    count = 0
-    found = []
-    for row in table.rows:
-        count += bool(row.problems)
-        found.append(count if row.problems else 0)
-    return found
+    """Footnote number of each row, 0 for none; rows with the same problems have the same."""
+    numbers: dict[tuple[str, ...], int] = {(): 0}
+    return [numbers.setdefault(row.problems, len(numbers)) for row in table.rows]
 
 
 def problems(table: Table) -> list[str]:
     """Footnotes of records that failed or were skipped."""
-    marked = zip(table.rows, marks(table), strict=True)
-    return [f"[{mark}] {row.label}: {'; '.join(row.problems)}." for row, mark in marked if mark]
+    found: dict[int, list[Row]] = {}
+    for row, mark in zip(table.rows, marks(table), strict=True):
+        found.setdefault(mark, []).append(row)
+    told = [(mark, ", ".join(row.label for row in rows), rows[0].problems) for mark, rows in found.items() if mark]
+    return [f"[{mark}] {whose}: {'; '.join(texts).rstrip('.')}." for mark, whose, texts in told]
 
 
 def below(layout: Layout, where: Place) -> list[str]:
     """All lines about the metrics of a place but `cautions` and `problems`."""
     return [
         *doubts(layout, where), *lacking(layout, where), *real(layout, where), *favours(layout, where),
-        *numbers(layout, where), *spreads(layout, where), *remarks(layout, where),
+        *numbers(layout, where), *uneven_seeds(layout, where), *spreads(layout, where), *remarks(layout, where),
     ]  # fmt: skip
 
 
@@ -108,6 +107,23 @@ def cautions(table: Table) -> list[str]:
 def count(row: Row, columns: Sequence[Column]) -> tuple[int, ...]:
     """Numbers of images behind a row of some columns."""
     return tuple(sorted({n for c in columns if c.id in row.cells for n in row.cells[c.id].n}))
+
+
+def seeds(row: Row, columns: Sequence[Column]) -> tuple[int, ...]:
+    """Numbers of seeds behind a row of some columns."""
+    return tuple(sorted({row.cells[c.id].seeds for c in columns if c.id in row.cells}))
+
+
+def uneven_seeds(layout: Layout, where: Place) -> list[str]:
+    """Which metrics rest on how many seeds, for rows where that differs within a table. Tables of parts tell it by part."""
+    columns = [] if where.parts else [c for c in layout.shown(where) if not c.shared and layout.table.filled(c)]
+    found: dict[str, list[str]] = {}
+    for row in layout.table.rows:
+        counts = seeds(row, columns)
+        if len(counts) > 1:
+            mine = {n: [c for c in columns if c.id in row.cells and row.cells[c.id].seeds == n] for n in reversed(counts)}
+            found.setdefault("; ".join(f"{n} of {labels(some)}" for n, some in mine.items()), []).append(row.label)
+    return [f"Seeds differ between metrics: {words} ({', '.join(rows)})." for words, rows in found.items()]
 
 
 def numbers(layout: Layout, where: Place) -> list[str]:

@@ -23,6 +23,7 @@ from leaderboards.cells import (
     aligned,
     count,
     heading,
+    hours,
     markdown,
     span,
     texts,
@@ -137,7 +138,10 @@ def _evaluator(layout: Layout, evaluator: str, found: compare.Comparisons) -> li
     own = "" if set(mine) <= set(layout.headline) else markdown(_grid(table, mine, MARKDOWN, found, own=True))
     below = notes.below(layout, Place(evaluator))
     by_part = _bullets(notes.below(layout, Place(evaluator, parts=True)))
-    if evaluator in details.evaluators(table):
+    if evaluator in details.evaluators(table) and (reasons := details.doubted(table, evaluator)):
+        line = f"Every value is in doubt, so none is shown (the records have them): {'; '.join(reasons)}."
+        by_part = f"### {title(evaluator)} by part\n\n{line}"
+    elif evaluator in details.evaluators(table):
         by_part = "\n\n".join(filter(None, [f"### {title(evaluator)} by part", details.detail(table, evaluator), by_part]))
     else:
         below, by_part = [*below, *notes.below(layout, Place(evaluator, parts=True))], ""
@@ -175,7 +179,7 @@ def _grid(
         ("Method", [f"{row.label} [{mark}]" if mark else row.label for row, mark in zip(table.rows, marks, strict=True)]),
         *((heading(column), _column(table.rows, column, style, found)) for column in columns),
         ("n", [span(some) for some in n]),
-        ("Seeds", [str(row.seeds) for row in table.rows]),
+        ("Seeds", [span(notes.seeds(row, columns)) for row in table.rows]),
     ]
 
 
@@ -183,6 +187,7 @@ def _costs(table: Table) -> Grid:
     return [
         ("Images seen", [count(row.images_seen) for row in table.rows]),
         ("Parameters", [count(row.parameters) for row in table.rows]),
+        ("Training", [hours(row.seconds, row.gpu_seconds) for row in table.rows]),
     ]
 
 

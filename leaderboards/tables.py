@@ -58,7 +58,7 @@ class Column:
 @dataclass(frozen=True)
 class Cell:
     """One value. `std_over` says what `std` is over, seeds as soon as any method of the column has several; `n` are images;
-    `doubt` says why the value must not be relied upon."""
+    `doubt` says why the value must not be relied upon; `seeds` are behind it."""
 
     value: float
     std: float | None = None
@@ -66,6 +66,7 @@ class Cell:
     ci: tuple[float, float] | None = None
     n: tuple[int, ...] = ()
     doubt: str = ""
+    seeds: int = 1
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,8 @@ class Row:
         failed: evaluators whose every record failed; ``""`` when the method failed before it was scored.
         problems: one line for each record that failed or was skipped.
         n: images behind its scores where they agree, else behind its primary ones; one entry for each number that occurs.
-        seeds: number of seeds with at least one score.
-        images_seen, parameters: cost of training, None where unknown.
+        seeds: number of seeds with at least one score; `Cell.seeds` has that of each value.
+        images_seen, parameters, seconds, gpu_seconds: cost of training, None where unknown; of several seeds the largest.
         records: the records behind it that succeeded.
     """
 
@@ -93,6 +94,8 @@ class Row:
     seeds: int
     images_seen: int | None
     parameters: int | None
+    seconds: float | None
+    gpu_seconds: float | None
     records: tuple[Record, ...] = ()
 
 
@@ -242,6 +245,8 @@ def _row(name: str, records: Sequence[Record], columns: Sequence[Column], over_s
         seeds=len({text(r.get("seed")) for r in scored}),
         images_seen=_cost(records, "images_seen"),
         parameters=_cost(records, "parameters"),
+        seconds=_cost(records, "seconds"),
+        gpu_seconds=_cost(records, "gpu_seconds"),
         records=scored,
     )
 
@@ -258,7 +263,7 @@ def _cell(scores: Sequence[Mapping[str, Any]], over_seeds: bool) -> Cell:
     doubt = "; ".join(sorted({score["doubt"] for score in scores if score.get("doubt")}))
     if len(scores) > 1:
         values = [float(score["value"]) for score in scores]
-        return Cell(statistics.fmean(values), statistics.stdev(values), "seeds", n=n, doubt=doubt)
+        return Cell(statistics.fmean(values), statistics.stdev(values), "seeds", n=n, doubt=doubt, seeds=len(scores))
     score = scores[0]
     ci = (float(score["ci"][0]), float(score["ci"][1])) if score.get("ci") else None
     if over_seeds or score.get("std") is None:
@@ -297,7 +302,7 @@ def _problem(record: Record) -> str:
     return f"{', '.join(part for part in where if part)} {record.get('status')}: {first_line}".strip()
 
 
-def _cost(records: Sequence[Record], name: str) -> int | None:
+def _cost(records: Sequence[Record], name: str) -> Any:
     known = [cost[name] for r in records if (cost := r.get("cost") or {}).get(name) is not None]
     return max(known) if known else None
 

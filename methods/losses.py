@@ -40,9 +40,62 @@ def lsgan_accuracy(maps: Sequence[Tensor], target: float) -> Tensor:
         return torch.stack([((wide(m) > 0.5) == (target > 0.5)).float().mean() for m in maps]).mean()
 
 
+def bce_gan(maps: Sequence[Tensor], target: float) -> Tensor:
+    """Cross-entropy GAN term of one image set: sum over scales of the mean of -t log s(D) - (1 - t) log(1 - s(D)), s sigmoid.
+
+    Args:
+        maps: a discriminator's outputs before the sigmoid, one a scale, N x 1 x h x w.
+        target: 1 for "real", 0 for "fake", 0.5 for "cannot be told".
+
+    Returns:
+        Scalar >= 0; log 2 a scale where D says 0.
+    """
+    values = [wide(m) for m in maps]
+    terms = [F.binary_cross_entropy_with_logits(v, torch.full_like(v, target)) for v in values]
+    return torch.stack(terms).sum()
+
+
 def l1(output: Tensor, target: Tensor) -> Tensor:
     """Mean absolute difference of two tensors of one shape."""
     return (wide(output) - wide(target)).abs().mean()
+
+
+# ---- codes ---------------------------------------------------------------------------------------------------------------
+
+
+def mean_square(code: Tensor) -> Tensor:
+    """Mean of the squares: what is left of the KL divergence to N(0, I) for codes of unit variance."""
+    return wide(code).square().mean()
+
+
+def kl_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL divergence of N(mean, exp(log_variance)) from N(0, I): sum over a code's N x D values, mean over the batch.
+
+    DRIT's code sums over the batch as well, of which it encodes one image: the same at its size, and here at any.
+    """
+    mean, log_variance = wide(mean), wide(log_variance)
+    return -0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum(dim=1).mean()
+
+
+def mode_seeking(first: Tensor, second: Tensor, code: Tensor, other: Tensor, eps: float = 1e-5) -> Tensor:
+    """Mode seeking (Mao et al. 2019): the inverse of how far two translations of one image are apart, for how far their codes.
+
+    Per image ``1 / (mean|second - first| / mean|other - code| + eps)``, then the mean over images; upstream takes the means
+    over its batch, of one image.
+
+    Args:
+        first, second: translations, N x C x H x W in [-1, 1].
+        code, other: what they were made with, N x D.
+        eps: keeps the term finite where both translations are the same.
+
+    Returns:
+        Scalar > 0.
+    """
+
+    def apart(x: Tensor, y: Tensor) -> Tensor:
+        return (wide(y) - wide(x)).abs().flatten(1).mean(dim=1)
+
+    return (apart(first, second) / apart(code, other) + eps).reciprocal().mean()
 
 
 # ---- masks ---------------------------------------------------------------------------------------------------------------

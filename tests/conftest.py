@@ -73,6 +73,7 @@ def spawn(*words: Any, module: str = "bench", **environment: str) -> Answer:
 _FORKING = """
 import json, os, sys
 import bench.pipeline, bench.external, evaluators.fidelity, evaluators.faithfulness, methods.ours
+import scipy.ndimage, scipy.stats, sklearn.metrics, torch_fidelity.utils, torchmetrics.functional.image, torchvision.models
 from bench import cli
 for line in sys.stdin:
     words, environment, output = json.loads(line)

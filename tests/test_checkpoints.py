@@ -222,16 +222,6 @@ def test_full_disk_is_told_for_weights_and_any_other_file(tmp_path: Path) -> Non
     assert [p.name for p in tmp_path.iterdir()] == ["weights.pth"]
 
 
-def test_collapse_watch() -> None:
-    watch = hooks.CollapseWatch()
-    watch.see(50, {"mask_a": 0.0})
-    assert not watch.warnings, "the first steps do not count"
-    watch.see(200, {"mask_a": 0.0, "mask_b": 0.999, "g": 0.0})
-    assert "empty" in watch.warnings["mask_a"] and "covers" in watch.warnings["mask_b"] and len(watch.warnings) == 2
-    watch.see(300, {"mask_a": 0.2, "mask_b": 0.999})
-    assert set(watch.warnings) == {"mask_b"}
-
-
 def test_the_line_of_progress_shows_the_totals() -> None:
     log = {"bam": 1.0, "d_a": 1.0, "d_total": 3.0, "g_total": 2.0, "mask_a": 0.1}
     assert list(progress._headline(log).items()) == [("g_total", 2.0), ("d_total", 3.0), ("mask_a", 0.1)]

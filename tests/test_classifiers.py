@@ -11,13 +11,14 @@ import timm
 import torch
 from torch import nn
 
+from bench.assets import locate
 from bench.config import TrainConfig
 from bench.contracts import LabelledBatch
 from bench.data.imageset import ImageSet, Item
 from bench.errors import BenchError, PreflightError, UsageError
 from bench.fits import Fits
 from evaluators import classifiers, crossfit
-from evaluators.classifiers import ARCHITECTURES, Architecture, Recipe, find_file, misfit, network, settle
+from evaluators.classifiers import ARCHITECTURES, Architecture, Recipe, misfit, network, settle
 from evaluators.crossfit import BalancedBatches, Examples, cross_fit, patient_folds
 
 TINY = Recipe(folds=2, iterations=3, batch_size=4, lr=1e-3)
@@ -123,9 +124,9 @@ def test_weights_that_would_run_code(tmp_path: Path) -> None:
 
 def test_files_are_looked_for_below_the_asset_folders(tmp_path: Path) -> None:
     (tmp_path / "w.pth").write_bytes(b"")
-    assert find_file(Path("w.pth"), (tmp_path / "none", tmp_path)) == tmp_path / "w.pth"
-    assert find_file(tmp_path / "w.pth", ()) == tmp_path / "w.pth"
-    assert find_file(Path("v.pth"), (tmp_path,)) is None
+    assert locate(Path("w.pth"), (tmp_path / "none", tmp_path)) == tmp_path / "w.pth"
+    assert locate(tmp_path / "w.pth", ()) == tmp_path / "w.pth"
+    assert locate(Path("v.pth"), (tmp_path,)) is None
 
 
 # Recipe

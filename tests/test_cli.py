@@ -46,6 +46,26 @@ for words in (["list"], ["list", "suites"], ["run", "--method", "our"], ["run", 
         assert f"usage: bench {verb} " in done.stdout and f"example: bench {verb.split()[0]}" in done.stdout
 
 
+#: What planning has no use for, and what each costs a part of a second or more to import.
+HEAVY = (
+    "monai", "segmentation_models_pytorch", "timm", "torchmetrics", "sklearn", "matplotlib", "pandas", "torch_fidelity",
+    "torchvision", "ultralytics", "scipy.stats",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("words", [["run", "--method", "ours", "--dry-run"], ["assets"]])
+def test_planning_imports_no_library_that_only_computing_needs(words: list[str], tmp_path: Path) -> None:
+    words = [*words, "--runs", str(tmp_path / "runs")] if words[0] == "run" else words
+    code = f"""
+import sys
+from bench import cli
+print("CODE", cli._main({words!r}))
+print("HEAVY", *[name for name in {HEAVY!r} if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-2:] == ["CODE 0", "HEAVY"], done.stderr
+
+
 def test_as_a_module() -> None:
     answer = spawn("--help")
     assert answer.code == 0 and all(verb.split()[0] in answer.out for verb in VERBS)
@@ -219,6 +239,38 @@ def test_assets_say_what_is_missing_and_what_is_wrong(bench: Bench, tmp_path: Pa
     wrong = bench("assets", "--assets", tmp_path)
     assert "WRONG CONTENT" in wrong.out
     assert f"{name} or pt_inception-2015-12-05-6726825d.pth: not found" in answer.out
+
+
+def test_assets_list_files_of_ones_own_and_what_is_wrong_with_them(bench: Bench, tmp_path: Path) -> None:
+    bare = bench("assets")
+    for option in (
+        "--segmenter-weights unet=FILE", "--segmenter-weights vgg=FILE", "--set evaluators.detection.weights=FILE",
+        "--set evaluators.segmentation.encoder_weights=resnet34=FILE", "--set evaluators.classification.weights=densenet=FILE",
+        "--set prior.weights=FILE",
+    ):  # fmt: skip
+        assert f"{option}: not given" in bare.out
+    (tmp_path / "unet.pth").write_text("no weights")
+    given = bench(
+        "assets", "--assets", tmp_path, "--segmenter-weights", "unet=unet.pth", "--set", "evaluators.detection.weights=gone.pt",
+    )  # fmt: skip
+    assert given.code == 0 and f"--segmenter-weights unet=FILE: found at {tmp_path / 'unet.pth'}" in given.out
+    assert "--set evaluators.detection.weights=FILE: NOT FOUND: gone.pt" in given.out
+    assert "unet=unet.pth" in given.out + given.err and "cannot be loaded safely" in given.out + given.err
+
+
+@pytest.mark.parametrize("detector", ["yolo", "fcos"])
+@pytest.mark.parametrize("file", ["README.md", "gone.pt", "text.pt"])
+def test_detector_files_that_cannot_be_used_block_the_run_at_once(
+    bench: Bench, toy: Toy, tmp_path: Path, detector: str, file: str
+) -> None:
+    (tmp_path / "text.pt").write_text("no weights")
+    path = ROOT / file if file == "README.md" else tmp_path / file
+    words = ["detection" if word == "toy-score" else word for word in toy]
+    sets = [f"evaluators.detection.{text}" for text in (f"weights={path}", f"detector={detector}")]
+    answer = bench("run", *words, *(word for text in sets for word in ("--set", text)))
+    lines = [line for line in answer.err.splitlines() if line.startswith("error:")]
+    assert answer.code == 3 and len(lines) == 1 and str(path) in lines[0] and "evaluators.detection.weights" in lines[0]
+    assert "weights_only" not in answer.err + answer.out
 
 
 def test_assets_of_an_evaluator_of_ones_own(bench: Bench, tmp_path: Path) -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, Bench, folder, records, spawn
+from conftest import TINY, TOY, Bench, folder, records, spawn
 
+from bench import pipeline
+from bench.config import RunOptions, load
 from bench.data.sampling import _Share
 from bench.errors import UsageError
+from bench.experiment import RunSpec
+from bench.registry import METHODS, import_file
 
 OWN = ("--set", "methods.toy.own_noise=false", "--set", "train.batch_size=4")
 TWO = "torch.distributed.run --standalone --nproc-per-node 2 -m bench"
@@ -97,6 +102,44 @@ def test_a_batch_that_cannot_be_shared_out_is_found_before_anything(
     answer = bench("run", *toy)
     assert answer.code == 2 and "batch size 2 cannot be divided among 4 processes; use a multiple" in answer.last
     assert not (tmp_path / "runs" / "toy").exists() and not list((tmp_path / "runs").rglob("*.npy"))
+
+
+@pytest.mark.parametrize(
+    ("sets", "message"),
+    [
+        (["train.batch_size=4"], ""),
+        (["train.batch_size=3"], "method 'toy': batch size 3 cannot be divided among 4 processes.*--set train.batch_size=N"),
+        (["train.batch_size=3", "budgets.toy.batch_size=8"], ""),
+        (["train.batch_size=4", "budgets.toy.batch_size=6"], "'toy': batch size 6 .*--set budgets.toy.batch_size=N"),
+        (["train.batch_size=4", "budgets.ours.batch_size=6"], ""),
+    ],
+)
+def test_the_batch_of_each_method_asked_for_is_looked_at(sets: list[str], message: str) -> None:
+    import_file(TOY)
+    _looked_at(sets, message)
+
+
+def test_the_batch_of_each_stage_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    import_file(TOY)
+    cls = METHODS.get("toy")
+    asked: list[tuple[str, int, int]] = []
+
+    def budget(config: object, stage: str, updates: int, batch_size: int) -> tuple[int, int]:
+        asked.append((stage, updates, batch_size))
+        return updates, batch_size // 2 if stage == "second" else batch_size
+
+    monkeypatch.setattr(cls, "stages", ("first", "second"))
+    monkeypatch.setattr(cls, "budget", budget)
+    _looked_at(["train.batch_size=4"], "method 'toy', stage second: batch size 2 cannot be divided among 4 processes")
+    assert asked == [("first", 400, 4), ("second", 400, 4)]
+    _looked_at(["train.batch_size=4", "budgets.toy.batch_size=8", "budgets.toy.iterations=9"], "")
+    assert asked[2:] == [("first", 9, 8), ("second", 9, 8)]
+
+
+def _looked_at(sets: list[str], message: str) -> None:
+    spec = RunSpec(("original", "toy"), "all", "quick", load("quick", None, sets), ("synthetic",), (0,), RunOptions())
+    with pytest.raises(UsageError, match=message) if message else nullcontext():
+        pipeline._check_batch(spec, 4)
 
 
 def test_a_batch_that_cannot_be_shared_out() -> None:

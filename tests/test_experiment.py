@@ -10,7 +10,9 @@ import torch
 
 from bench.config import RunOptions, load
 from bench.data.contract import DOMAINS
+from bench.errors import BenchError
 from bench.experiment import Experiment, RunSpec
+from bench.files import lock
 
 
 def experiment(tmp_path: Path, *data: str, suite: str = "all", sets: tuple[str, ...] = (), cache: str = "cache") -> Experiment:
@@ -91,3 +93,15 @@ def test_an_option_that_changes_pixels_changes_the_images_key(tmp_path: Path) ->
     root = make.make_folder(tmp_path / "folder")
     one, two = (experiment(tmp_path, f"folder={root}{extra}", suite="faithfulness") for extra in ("", ",depth=12"))
     assert one.identity("folder", "train", 32) != two.identity("folder", "train", 32)
+
+
+@pytest.mark.parametrize("program", ["/opt/some/where/.venv/bin/bench", "/opt/some/where/bench/__main__.py"])
+def test_the_holder_of_a_lock_is_told_in_a_few_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str
+) -> None:
+    words = ["run", "--method", "ours", *(word for k in range(40) for word in ("--set", f"methods.ours.key{k}={k}"))]
+    monkeypatch.setattr("sys.argv", [program, *words])
+    with lock(tmp_path / ".lock", wait=False), pytest.raises(BenchError) as caught, lock(tmp_path / ".lock", wait=False):
+        pass
+    text = str(caught.value)
+    assert "(bench run --method ours --set" in text and " ...)" in text and "/opt" not in text and len(text) < 250 + len(str(tmp_path))

@@ -31,7 +31,7 @@ def record(method: str, evaluator: str = "fidelity", **changes: Any) -> dict[str
         "split": "test", "seed": 0, "preset": "paper", "evaluator": evaluator,
         "params": {"extractor": "inception"} if evaluator == "fidelity" else {}, "metrics": METRICS.get(evaluator, []),
         "scores": {}, "n_translated": 50, "n_reference": 60, "status": "ok", "error": None,
-        "cost": {"iterations": 10, "images_seen": None, "train_seconds": None, "parameters": None}, "prior": None,
+        "cost": {"iterations": 10, "images_seen": None, "seconds": None, "parameters": None}, "prior": None,
     }  # fmt: skip
     return {**base, **changes}
 
@@ -56,7 +56,7 @@ def block(text: str, heading: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
-TRAINED = {"iterations": 10, "images_seen": 1_200_000, "train_seconds": 9.0, "parameters": 28_286_000}
+TRAINED = {"iterations": 10, "images_seen": 1_200_000, "seconds": 7200.0, "gpu_seconds": 5400.0, "parameters": 28_286_000}
 GOLDEN = [
     fidelity("cyclegan", 0.0301, 60.0, cost=TRAINED),
     fidelity("original", 0.0432, 51.8),
@@ -70,11 +70,11 @@ EXPECTED = """\
 
 ## rsna test · against clear · trained on rsna · preset paper · data 01234567
 
-| Method       |             KID ↓ |                 FID ↓ |   n |   Seeds |   Images seen |   Parameters |
-|:-------------|------------------:|----------------------:|----:|--------:|--------------:|-------------:|
-| original     |     0.043 ± 0.004 | **51.8** [49.8, 53.8] |  50 |       1 |             ~ |            ~ |
-| acl-gan      | **0.016** ± 0.004 |     57.2 [55.2, 59.2] |  50 |       1 |         1.2 M |       28.3 M |
-| cyclegan [1] |     0.030 ± 0.004 |     60.0 [58.0, 62.0] |  50 |       1 |         1.2 M |       28.3 M |
+| Method       |             KID ↓ |                 FID ↓ |   n |   Seeds |   Images seen |   Parameters |   Training |
+|:-------------|------------------:|----------------------:|----:|--------:|--------------:|-------------:|-----------:|
+| original     |     0.043 ± 0.004 | **51.8** [49.8, 53.8] |  50 |       1 |             ~ |            ~ |          ~ |
+| acl-gan      | **0.016** ± 0.004 |     57.2 [55.2, 59.2] |  50 |       1 |         1.2 M |       28.3 M |  1.5 GPU h |
+| cyclegan [1] |     0.030 ± 0.004 |     60.0 [58.0, 62.0] |  50 |       1 |         1.2 M |       28.3 M |  1.5 GPU h |
 
 - [1] cyclegan: faithfulness, seed 0 failed: out of memory.
 - ± is the standard deviation over subsets.
@@ -91,7 +91,7 @@ Translated images against the true clear counterpart, inside the opacity and awa
 |:-------------|--------------:|----:|--------:|
 | original     |          25.0 |  50 |       1 |
 | acl-gan      |      **31.0** |  50 |       1 |
-| cyclegan [1] |        failed |   ~ |       1 |
+| cyclegan [1] |        failed |   ~ |       ~ |
 
 ### Fidelity
 
@@ -232,7 +232,7 @@ def test_a_method_that_failed_before_scoring_is_in_the_table() -> None:
 def test_missing_and_skipped_are_dashes() -> None:
     skipped = record("a", "faithfulness", status="skipped", error="no counterpart")
     (line,) = re.findall(r"^\| a .*$", leaderboard([fidelity("a", 0.1, 1.0), skipped]), re.MULTILINE)
-    assert line.count("\u2013") == 2, "the costs alone"
+    assert line.count("\u2013") == 3, "the costs alone"
     text = leaderboard([fidelity("a", 0.1, 1.0), skipped])
     assert "skipped: no counterpart" in text and "- No row has a value of: PSNR (no value)." in text
     with_psnr = [fidelity("b", 0.1, 1.0), record("b", "faithfulness", scores={"psnr": score(20.0)})]

@@ -73,7 +73,7 @@ def test_a_part_of_a_failed_method_says_so() -> None:
 def test_parts_are_averaged_over_seeds_like_the_main_table() -> None:
     rows = [PARTS[0], *(segmentation("a", 0.8, v, 0.6, seed=s) for s, v in enumerate((0.1, 0.2, 0.3)))]
     text = leaderboard(rows)
-    assert ["U-Net", "a", "0.200 ± 0.100", "**0.500** ± 0.000", "49\u201350"] in block(text, "Segmentation by part")
+    assert ["U-Net", "a", "0.200 ± 0.100", "**0.500** ± 0.000", "49\u201350", "3"] in block(text, "Segmentation by part")
     assert text.count("- ± is the standard deviation over seeds.") == 3, "once below each table"
 
 
@@ -289,3 +289,34 @@ def test_order_of_a_section() -> None:
     assert [h.split(" test")[0] for h in headings] == [
         "", "Comparisons", "Segmentation", "Segmentation by part", "Figures", "Figures", "",
     ]  # fmt: skip
+
+
+def test_seeds_are_told_for_the_metrics_shown() -> None:
+    few = [segmentation("original", 0.6, 0.6, 0.7), segmentation("a", 0.8, 0.7, 0.6)]
+    kid = [{**metric("kid", "KID", "lower"), "primary": True}]
+    more = [record("a", metrics=kid, scores={"kid": score(v)}, seed=seed) for seed, v in enumerate((0.1, 0.2, 0.3))]
+    text = leaderboard([*few, *more, record("original", metrics=kid, scores={"kid": score(0.4)})])
+    head, original, a = table_rows(text.split("###")[0])
+    assert head[-4] == "Seeds" and original[-4] == "1" and a[-4] == "1\u20133"
+    assert "- Seeds differ between metrics: 3 of KID; 1 of mIoU (a)." in text
+    assert [row[-1] for row in block(text, "Segmentation")] == ["Seeds", "1", "1"], "its own seeds, not those of KID"
+    assert "Seeds" not in block(text, "Segmentation by part")[0]
+    again = leaderboard([*few, segmentation("a", 0.7, 0.6, 0.5, seed=1)])
+    assert [row[-1] for row in block(again, "Segmentation by part")[:3]] == ["Seeds", "1", "2"]
+
+
+def test_a_table_of_parts_in_doubt_throughout_is_one_line() -> None:
+    grey = [
+        {**one, "scores": {key: {**old, "doubt": "it saw\n4 images."} for key, old in one["scores"].items()}} for one in PARTS
+    ]
+    text = leaderboard(grey)
+    part = text.split("### Segmentation by part\n\n")[1].split("\n\n")[0]
+    assert part == "Every value is in doubt, so none is shown (the records have them): it saw 4 images."
+    assert "| PSPNet" not in text
+    one = {**grey[0], "scores": {**grey[0]["scores"], "miou_pspnet": score(0.7)}}
+    assert "| PSPNet" in leaderboard([one, *grey[1:]]), "as soon as one value counts, all are shown"
+
+
+def table_rows(text: str) -> list[list[str]]:
+    found = [line for line in text.splitlines() if line.startswith("|") and not line.startswith("|:")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in found]

@@ -143,10 +143,18 @@ def test_a_failed_training_takes_its_scores_with_it_and_no_others(
     broken = bench("run", *both)
     assert broken.code == 1 and "fit learner for synthetic" in broken.err and "the training is broken" in broken.err
     found = records(tmp_path / "runs")
-    assert {r["evaluator"] for r in found.values()} == {"toy-score"} and len(found) == 6
+    assert {name: r["status"] for name, r in found.items()} == {
+        name: "failed" if name.endswith("--learner") else "ok" for name in found
+    }  # fmt: skip
+    assert len(found) == 12, "a score that could not be had leaves a record, too"
+    lost = [r for r in found.values() if r["status"] == "failed"]
+    assert all("fit of learner for synthetic" in r["error"] and "the training is broken" in r["error"] for r in lost)
+    board = (tmp_path / "runs" / "leaderboard.md").read_text()
+    assert "learner, seed 0 failed: fit of learner for synthetic" in board
+    assert "[1] original, both-ways, toy: learner" in board and "| original [1]" in board and "Gap (failed)" in board
     monkeypatch.delenv("LEARNER_FAILS")
     assert bench("run", *both).code == 0
-    assert len(records(tmp_path / "runs")) == 12
+    assert {r["status"] for r in records(tmp_path / "runs").values()} == {"ok"} and len(records(tmp_path / "runs")) == 12
 
 
 def test_an_interrupted_fit_carries_on(tmp_path: Path, told: Path) -> None:

@@ -452,3 +452,63 @@ def test_generators_may_take_their_turn_every_second_step() -> None:
         moved = {k[:3] for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
         assert moved == ({"gen", "dis"} if turn else {"dis"})
         assert ("g_total" in log) == turn and "d_total" in log
+
+
+class OneNoise(Draws):
+    """Discriminators get the noise of the generators."""
+
+    def normal(self, name: str, *shape: int) -> Tensor:
+        return super().normal(name.removeprefix("disc_"), *shape)
+
+
+@pytest.mark.parametrize("changes", [{}, {"symmetric": True}, {"aaspm": False, "baml": False}])
+def test_a_forward_of_their_own_gives_discriminators_the_same_gradients_for_the_same_noise(changes: dict[str, Any]) -> None:
+    grads = []
+    for share in (True, False):
+        method, batch = build(share_forward=share, **changes), make_batch()
+        batch.draws = OneNoise(5, 0, 0, 2, 2)
+        optim = wrappers(method, Recorder)
+        method.step(batch, optim, "train")
+        grads.append({name: optim[name].grads for name in "DG"})
+    for name in "DG":
+        for one, two in zip(*(g[name] for g in grads), strict=True):
+            torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
+
+
+def test_a_forward_of_their_own_shows_discriminators_other_images() -> None:
+    logs = []
+    for share in (True, False):
+        method = build(share_forward=share)
+        logs.append({k: float(v) for k, v in method.step(make_batch(), wrappers(method, Recorder), "train").items()})
+    d_terms = {"d_a", "d_b", "d_pair", "d_total", "pair_accuracy"}
+    assert {"d_a", "d_b", "d_pair", "d_total"} <= differing(*logs) <= d_terms
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_noise_is_drawn_once_a_name(share: bool) -> None:
+    class Counting(Draws):
+        def normal(self, name: str, *shape: int) -> Tensor:
+            names.append(name)
+            return super().normal(name, *shape)
+
+    names = list[str]()
+    method, batch = build(share_forward=share), make_batch()
+    batch.draws = Counting(5, 0, 0, 2, 2)
+    method.step(batch, wrappers(method), "train")
+    own = ["disc_style_fake_b", "disc_style_intra_a", "disc_style_back_a"]
+    assert names == (own if not share else []) + ["style_fake_b", "style_intra_b", "style_intra_a", "style_back_a"]
+
+
+def test_bf16_generators_learn_after_a_forward_of_the_discriminators_own() -> None:
+    method = build(share_forward=False)
+    optim = wrappers(method, Recorder)
+    with torch.autocast("cpu", torch.bfloat16):
+        method.step(make_batch(), optim, "train")
+    assert all(g is not None and g.isfinite().all() for g in optim["G"].grads)
+
+
+def test_budget_counts_updates_of_the_generators() -> None:
+    for every in (1, 2, 3):
+        config = OursConfig(g_every=every)
+        assert Ours.budget(config, "train", 100, 2) == (100 * every, 2)
+        assert Ours.images_seen(config, "train", 100 * every, 2) == 200

@@ -1,4 +1,4 @@
-"""The README's own method runs, word for word."""
+"""The README's own method and evaluator run, word for word."""
 
 from __future__ import annotations
 
@@ -8,9 +8,22 @@ from pathlib import Path
 from conftest import ROOT, TINY, Bench, forget_imports, records
 
 
-def test_the_readme_method_runs(bench: Bench, tmp_path: Path, cache: Path) -> None:
+def blocks() -> dict[str, str]:
+    """What each Python block of the README registers -> its code."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    [code] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    found = {}
+    for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        [(kind, name)] = re.findall(r'@register_(\w+)\("([\w-]+)"\)', code)
+        found[f"{kind} {name}"] = code
+    return found
+
+
+def test_the_blocks_of_the_readme() -> None:
+    assert list(blocks()) == ["method mine", "evaluator judge"], "each has a test here"
+
+
+def test_the_readme_method_runs(bench: Bench, tmp_path: Path, cache: Path) -> None:
+    code = blocks()["method mine"]
     assert len(code.splitlines()) <= 60
     mine = tmp_path / "mine.py"
     mine.write_text(code)
@@ -27,3 +40,19 @@ def test_the_readme_method_runs(bench: Bench, tmp_path: Path, cache: Path) -> No
     record = records(tmp_path / "runs")["mine/synthetic--faithfulness"]
     assert record["status"] == "ok" and record["method"] == "mine"
     assert record["scores"]["mae_in_change"]["value"] is not None
+
+
+def test_the_readme_evaluator_runs(bench: Bench, tmp_path: Path) -> None:
+    judge = tmp_path / "judge.py"
+    judge.write_text(blocks()["evaluator judge"])
+    words = [*TINY, "--import", judge, "--suite", "judge", "--set", "evaluators.judge.iterations=3", "--runs", tmp_path / "runs"]
+    done = bench("run", "--method", "toy", *words)
+    assert done.code == 0, done.err
+    assert done.out.count("fit       judge for synthetic") == 1
+    found = records(tmp_path / "runs")
+    assert set(found) == {"original/synthetic--judge", "toy/synthetic--judge"}
+    for record in found.values():
+        assert record["status"] == "ok" and 0 <= record["scores"]["opaque"]["value"] <= 100
+        assert [model["name"] for model in record["models"]] == ["judge"] and record["per_image"]
+    weights = {record["models"][0]["weights_id"] for record in found.values()}
+    assert len(weights) == 1, "learnt once for all methods"

@@ -302,6 +302,16 @@ def test_files_that_are_missing_or_unreadable_are_named_before_any_work(tmp_path
     config = SegmentationConfig(weights=("unet=there.pth",))
     (line,) = Segmentation.missing_assets(config, (tmp_path,))
     assert "cannot be loaded safely" in line and "torch.save(model.state_dict(), file)" in line
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "there.pth")
+    for cut in (None, 300):  # a whole model, and half of one: nothing may advise to run what is in it
+        (tmp_path / "there.pth").write_bytes((tmp_path / "there.pth").read_bytes()[:cut])
+        (line,) = Segmentation.missing_assets(config, (tmp_path,))
+        assert line.startswith("--segmenter-weights unet=there.pth: ") and "torch.save(model.state_dict(), file)" in line
+        assert "weights_only" not in line and "trusted" not in line and "\n" not in line and len(line) < 350
+        assert cut or "torch.nn.modules.linear.Linear" in line
+    encoder = SegmentationConfig(encoder_weights=("resnet34=there.pth",))
+    (line,) = Segmentation.missing_assets(encoder, (tmp_path,))
+    assert line.startswith("--set evaluators.segmentation.encoder_weights=resnet34=there.pth: ") and "weights_only" not in line
     assert Segmentation.files(config, (tmp_path,)) == (tmp_path / "there.pth",)
 
 

@@ -8,11 +8,13 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from bench.data.contract import ImageRecord, Problem
 from bench.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: Suffixes of files that can be images; what a file really is, its content says.
 IMAGE_SUFFIXES = (".dcm", ".dicom", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".bmp")
@@ -32,6 +34,8 @@ def read_table(path: Path, required: Sequence[str] = (), lower: bool = False) ->
     Raises:
         DataError: the file cannot be read or lacks a column; the message names it.
     """
+    import pandas as pd
+
     try:
         with warnings.catch_warnings():
             # Old copies of Data_Entry_2017.csv end every line with a comma that the header does not have.

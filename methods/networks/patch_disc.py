@@ -15,7 +15,7 @@ from methods.networks.style_content import ReflectionConv, init_kaiming
 class MultiScaleDiscriminator(nn.Module):
     """One independent patch discriminator per scale; each next scale sees the input at half the size.
 
-    Every one: `layers` x (k4s2p1 with reflection padding, LeakyReLU 0.2), channels doubling from `width`, no norm, then a
+    Every one: `layers` x (k4s2p1 with reflection padding, LeakyReLU), channels doubling from `width`, no norm, then a
     1 x 1 convolution to one map. No sigmoid (least-squares losses).
 
     Args:
@@ -25,12 +25,15 @@ class MultiScaleDiscriminator(nn.Module):
         scales: number of discriminators.
         init: ``normal`` is upstream's N(0, 0.02), right for width 64; at small widths it shrinks the signal several-fold a
             layer and the discriminator stays at chance, so take ``kaiming`` (fan in, slope 0.2) there.
+        slope: of the activations below 0 (DRIT: 0.01).
     """
 
-    def __init__(self, channels: int, width: int = 64, layers: int = 4, scales: int = 3, init: str = "normal") -> None:
+    def __init__(
+        self, channels: int, width: int = 64, layers: int = 4, scales: int = 3, init: str = "normal", slope: float = 0.2
+    ) -> None:
         super().__init__()
         self.halvings = layers + scales - 1
-        self.scales = nn.ModuleList([self._patch(channels, width, layers) for _ in range(scales)])
+        self.scales = nn.ModuleList([self._patch(channels, width, layers, slope) for _ in range(scales)])
         init_kaiming(self, slope=0.2)
         if init == "normal":
             for layer in self.modules():
@@ -40,11 +43,11 @@ class MultiScaleDiscriminator(nn.Module):
             raise UsageError(f"disc_init: '{init}' is not one of normal, kaiming.")
 
     @staticmethod
-    def _patch(channels: int, width: int, layers: int) -> nn.Sequential:
+    def _patch(channels: int, width: int, layers: int, slope: float) -> nn.Sequential:
         steps: list[nn.Module] = []
         for i in range(layers):
             outputs = width << i
-            steps += [ReflectionConv(channels, outputs, 4, stride=2, pad=1), nn.LeakyReLU(0.2, inplace=True)]
+            steps += [ReflectionConv(channels, outputs, 4, stride=2, pad=1), nn.LeakyReLU(slope, inplace=True)]
             channels = outputs
         return nn.Sequential(*steps, nn.Conv2d(channels, 1, 1))
 
