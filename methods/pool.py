@@ -30,7 +30,8 @@ class ImagePool(nn.Module):
         if size < 0:
             raise UsageError(f"pool_size: {size} is less than 0.")
         self.size, self.count = size, 0
-        # The buffer is allocated with the first images, whose shape it takes; it travels as extra state.
+        # The buffer is allocated with the first images, whose shape it takes; it travels as extra state. Zeros
+        # where it is not full yet: the engine refuses weights and buffers that are not finite.
         self.register_buffer("stored", torch.empty(0), persistent=False)
 
     @torch.no_grad()
@@ -67,7 +68,7 @@ class ImagePool(nn.Module):
 
     def _fit(self, images: Tensor) -> None:
         if self.count == 0:
-            self.stored = images.new_empty(self.size, *images.shape[1:])
+            self.stored = images.new_zeros(self.size, *images.shape[1:])
         elif self.stored.shape[1:] != images.shape[1:]:
             kept, new = (" x ".join(map(str, shape)) for shape in (self.stored.shape[1:], images.shape[1:]))
             raise UsageError(f"the image pool holds images of {kept} and cannot take {new}: train at one size.")
@@ -81,6 +82,6 @@ class ImagePool(nn.Module):
         if len(state) > self.size:
             raise UsageError(f"pool_size: a pool of {self.size} cannot take over {len(state)} images.")
         self.count = len(state)
-        stored = state.new_empty(self.size, *state.shape[1:]) if self.count else torch.empty(0)
+        stored = state.new_zeros(self.size, *state.shape[1:]) if self.count else torch.empty(0)
         stored[: self.count] = state
         self.stored = stored.to(self.stored.device)

@@ -223,7 +223,7 @@ def test_original_reports_every_figure(tmp_path: Path) -> None:
 
 
 def test_a_figure_that_disagrees_with_the_matrix_stops_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(d, "f1_score", lambda *_, **__: 0.123)
+    monkeypatch.setattr("sklearn.metrics.f1_score", lambda *_, **__: 0.123)
     with pytest.raises(BenchError, match=r"f1 = 0\.123000 does not follow from the confusion matrix"):
         scored(tmp_path, study_set(), "original")
 
