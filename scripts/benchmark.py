@@ -1,8 +1,10 @@
-"""Measurements: speed of every part of the spine, whether `ours` learns, or what scoring costs.
+"""Measurements: speed of every part of the spine, training against published code, whether `ours` learns, what scoring costs.
 
 Speed: training images/s of `ours` (whole loss, width 16) at 64 and 256 pixels through the engine and as a bare loop of steps
 (the difference is what engine, hooks, logging and the last checkpoint cost), cache build images/s, translated images/s, peak
 memory. Training figures are medians of interleaved repeats; the spread is printed with them.
+
+Training against published code: see `benchmark_training`.
 
 Learning: trains `ours` on the embedded data with several seeds and prints the change of the mean absolute error inside the
 opacity region against the untranslated input, with its 95 % interval over patients, and the change outside.
@@ -18,12 +20,14 @@ import argparse
 import platform
 import resource
 import statistics
+import sys
 import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import benchmark_training
 import torch
 from mmengine.optim import OptimWrapper
 from rich.console import Console
@@ -35,6 +39,7 @@ from bench.config import RunOptions, load
 from bench.contracts import Translation
 from bench.data.contract import CLEAR, OPACITY
 from bench.data.sampling import Augment
+from bench.errors import BenchError, UsageError
 from bench.experiment import EMBEDDED, Experiment, RunSpec
 from bench.files import read_json
 from bench.pipeline import run as run_experiment
@@ -198,7 +203,16 @@ def scoring(folder: Path, few: int = 2, many: int = 6) -> None:
 
 
 def main() -> None:
-    """Parse and measure."""
+    """Parse and measure; what a user can mend is told in a line."""
+    try:
+        measure(arguments())
+    except BenchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog="scripts/benchmark", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -207,7 +221,18 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2", help="seeds for --learning (default 0,1,2)")
     parser.add_argument("--set", dest="sets", action="append", default=[], metavar="KEY=VALUE", help="configuration for --learning")
     parser.add_argument("--runs", default="", metavar="DIR", help="keep the results of --learning here (default: thrown away)")
+    benchmark_training.add_options(parser)
     options = parser.parse_args()
+    if options.training != bool(options.peer):
+        raise UsageError("--training and --peer PATH go together: PATH is a folder of checkouts of published code.")
+    return options
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Run the measurement asked for."""
+    if options.training:
+        benchmark_training.run(options, DEVICE)
+        return
     with tempfile.TemporaryDirectory() as temporary:
         if options.learning:
             learning(Path(options.runs or temporary), tuple(int(s) for s in options.seeds.split(",")), options.sets)
