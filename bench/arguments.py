@@ -82,6 +82,13 @@ def _at_least(least: int, text: str) -> int:
 natural, positive = functools.partial(_at_least, 0), functools.partial(_at_least, 1)
 
 
+def asset_dirs(extra: list[str]) -> tuple[Path, ...]:
+    """Folders searched for weight files: --assets, then $BENCH_ASSETS, then torch's checkpoint folder."""
+    home = Path(os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "torch")
+    named = [*extra, *os.environ.get("BENCH_ASSETS", "").split(os.pathsep)]
+    return (*[Path(p) for p in named if p], home / "hub" / "checkpoints")
+
+
 def suite(parser: argparse.ArgumentParser) -> None:
     """Add --suite."""
     parser.add_argument("--suite", default="all", help="which evaluators score: a suite, an evaluator, or 'all' (default)")

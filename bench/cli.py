@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.arguments import Parser, configuration, experiment, first, os_error, positive, segmenters, suite, tell
+from bench.arguments import Parser, asset_dirs, configuration, experiment, first, os_error, positive, segmenters, suite, tell
 from bench.errors import BenchError, UsageError
 
 _VERBS = {
@@ -162,13 +162,6 @@ def _csv(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
 
 
-def asset_folders(extra: list[str]) -> tuple[Path, ...]:
-    """Folders searched for weight files: --assets, then $BENCH_ASSETS, then torch's checkpoint folder."""
-    home = Path(os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "torch")
-    named = [*extra, *os.environ.get("BENCH_ASSETS", "").split(os.pathsep)]
-    return (*[Path(p) for p in named if p], home / "hub" / "checkpoints")
-
-
 def _spec(options: argparse.Namespace, method: str | None = None) -> Any:
     """A RunSpec from the command line, without methods where none is named. Names are checked before anything heavy is imported."""
     from bench import config, suites
@@ -196,7 +189,7 @@ def _spec(options: argparse.Namespace, method: str | None = None) -> Any:
     run_options = config.RunOptions(
         runs=runs, cache=cache, device=options.device, workers=options.workers, log_interval=options.log_interval,
         trackers=tuple(options.tracker),
-        assets=asset_folders(options.assets),
+        assets=asset_dirs(options.assets),
     )  # fmt: skip
     from bench.experiment import EMBEDDED, RunSpec
 
@@ -378,7 +371,7 @@ def _assets(options: argparse.Namespace) -> int:
     from bench import config
 
     resolved = config.load(options.preset, options.config, options.sets, _flags(options))
-    listing.show_assets(asset_folders(options.assets), resolved)
+    listing.show_assets(asset_dirs(options.assets), resolved)
     return 0
 
 

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from bench.errors import UsageError, did_you_mean
 from bench.files import digest
+from bench.overlay import NAMED, command_layer, lay_over, read_layer
 
 PRESETS = Path(__file__).parent / "presets"
 T = TypeVar("T")
@@ -50,8 +51,8 @@ class TrainConfig:
     """One training, whatever the method.
 
     Attributes:
-        iterations: training steps; for a method, updates of its generators (it may need more steps for them, see
-            `Method.budget`).
+        iterations: training steps; for a method, those that train its generators (it may need more steps for them, see
+            `Method.budget`). Weights are updated ``iterations / accumulate`` times.
         batch_size: images a domain and step, over all processes together.
         accumulate: steps whose gradients are added before an update.
         precision: ``fp32`` or ``bf16`` (autocast; losses and norms stay fp32).
@@ -102,7 +103,7 @@ class BenchConfig:
 
     Attributes:
         data, train, prior: of all methods.
-        budgets: method -> keys of `train` that are its own (``budgets.munit.batch_size``).
+        budgets: method -> keys of `train` that are its own (``budgets.munit.batch_size``); a `train` key set later ends them.
         datasets, methods, evaluators: name -> keys of its own.
     """
 
@@ -141,9 +142,6 @@ class RunOptions:
 #: Architectures of the finding classifier.
 PRIOR_ARCHS = ("densenet121", "densenet_small")
 
-#: Sections whose second level names a method, an evaluator or a dataset, and is checked against its own Config.
-_NAMED = ("budgets", "methods", "evaluators", "datasets")
-
 
 def preset_names() -> list[str]:
     """Names of the presets that ship with the project."""
@@ -161,6 +159,9 @@ def load(
         sets: ``section.key=value`` assignments, merged over both.
         flags: a tree of keys that flags of their own stand for, merged last.
 
+    A ``train.K`` of a file, or of assignments and flags, is for every method: of ``budgets.M.K`` only those hold that are set
+    there as well, or later.
+
     Raises:
         UsageError: unknown preset, unreadable file, unknown key (naming the nearest) or a value of the wrong type.
     """
@@ -168,49 +169,12 @@ def load(
         raise UsageError(
             f"unknown preset '{preset}'.{did_you_mean(preset, preset_names())} Available: {', '.join(preset_names())}."
         )
-    tree = _read(PRESETS / f"{preset}.yaml")
+    tree = read_layer(PRESETS / f"{preset}.yaml")
     if file:
         shipped = PRESETS / f"{file}.yaml"
-        _merge(tree, _read(shipped if shipped.is_file() and not Path(file).is_file() else Path(file)))
-    for text in sets or []:
-        path, found, value = text.partition("=")
-        if not found:
-            raise UsageError(f"--set {text}: expected key=value, for example --set train.iterations=100.")
-        _merge(tree, _nest(_keys(path.strip()), value.strip()), path)
-    _merge(tree, flags or {})
+        lay_over(tree, read_layer(shipped if shipped.is_file() and not Path(file).is_file() else Path(file)))
+    lay_over(tree, command_layer(sets or [], flags or {}))
     return _build(tree)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    from mmengine.config import Config
-
-    if not path.is_file():
-        raise UsageError(f"--config: {path} does not exist.")
-    try:
-        return dict(Config.fromfile(str(path), import_custom_modules=False).to_dict())
-    except Exception as error:
-        raise UsageError(
-            f"--config: {path} cannot be read: {type(error).__name__}: {' '.join(str(error).split())}"
-        ) from error
-
-
-def _keys(path: str) -> list[str]:
-    """The keys of a dotted path. The name of one of a family (``methods.mmagic:my/config.py.lr``) may hold dots itself."""
-    section, _, rest = path.partition(".")
-    return [section, *rest.rsplit(".", 1)] if section in _NAMED and ":" in rest else path.split(".")
-
-
-def _nest(path: list[str], value: Any) -> dict[str, Any]:
-    return {path[0]: value if len(path) == 1 else _nest(path[1:], value)}
-
-
-def _merge(tree: dict[str, Any], update: Mapping[str, Any], where: str = "") -> None:
-    for key, value in update.items():
-        if isinstance(value, Mapping) and isinstance(tree.get(key), Mapping):
-            tree[key] = dict(tree[key])
-            _merge(tree[key], value, where)
-        else:
-            tree[key] = value
 
 
 def _build(tree: Mapping[str, Any]) -> BenchConfig:
@@ -219,7 +183,7 @@ def _build(tree: Mapping[str, Any]) -> BenchConfig:
     for key, value in tree.items():
         if key not in known:
             raise _unknown_key(str(key), _all_keys())
-        if key in _NAMED:
+        if key in NAMED:
             if not isinstance(value, Mapping) or not all(isinstance(v, Mapping) for v in value.values()):
                 raise UsageError(f"config key '{key}' needs a name and a key below it, for example {key}.NAME.KEY=VALUE.")
             parts[key] = {str(name): dict(section) for name, section in value.items()}
@@ -256,7 +220,7 @@ def _check_options(name: str, section: Mapping[str, Any], options: Mapping[str, 
 def _all_keys() -> list[str]:
     sections = {"data": DataConfig, "train": TrainConfig, "prior": PriorConfig}
     keys = [f"{s}.{f.name}" for s, c in sections.items() for f in fields(c)]  # type: ignore[arg-type]
-    return [*keys, *[f"{name}.NAME.KEY" for name in _NAMED]]
+    return [*keys, *[f"{name}.NAME.KEY" for name in NAMED]]
 
 
 def _unknown_key(key: str, known: list[str]) -> UsageError:

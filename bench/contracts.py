@@ -21,6 +21,7 @@ from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
+from bench.errors import UsageError
 from bench.scoring import Evaluator, Job, Metric, Score, ScoreJob
 
 __all__ = [
@@ -34,8 +35,9 @@ OptimWrappers = Mapping[str, OptimWrapper]
 class Draws:
     """The random numbers of one training step: a pure function of (seed, step, name, sample).
 
-    The same numbers come out on every device, after every resume and for any number of processes (each takes its own
-    samples out of the numbers drawn for the whole batch), so a method that uses only these has nothing else to save.
+    The same numbers come out after every resume and for any number of processes, each of which gets those of its own
+    samples, so a method that uses only these has nothing else to save. They are the same on every kind of device, too, but for
+    `normal_map`.
 
     Args:
         seed: the run's seed.
@@ -53,8 +55,11 @@ class Draws:
 
     def generator(self, name: str) -> torch.Generator:
         """A CPU generator seeded by (seed, step, name); the same in every process."""
+        return self._seeded(name, "cpu")
+
+    def _seeded(self, name: str, device: torch.device | str) -> torch.Generator:
         digest = hashlib.blake2b(f"{self.seed}/{self.step}/{name}".encode(), digest_size=8).digest()
-        return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+        return torch.Generator(device).manual_seed(int.from_bytes(digest, "little") >> 1)
 
     def _mine(self, values: Tensor) -> Tensor:
         return values[self.start : self.start + self.count].to(self.device, non_blocking=True)
@@ -62,6 +67,18 @@ class Draws:
     def normal(self, name: str, *shape: int) -> Tensor:
         """Standard normal numbers, ``count x *shape``."""
         return self._mine(torch.randn(self.total, *shape, generator=self.generator(name)))
+
+    def normal_map(self, name: str, *shape: int) -> Tensor:
+        """Standard normal numbers, ``count x *shape``, drawn where they are wanted: for maps of a million numbers.
+
+        Each sample has a generator of its own, seeded by (seed, step, name, sample), so a process draws its own samples only.
+        The same numbers come out after a resume and for any number of processes on one kind of device, but a CPU and a GPU
+        draw others.
+        """
+        values = torch.empty(self.count, *shape, device=self.device)
+        for sample, value in enumerate(values, self.start):
+            value.normal_(generator=self._seeded(f"{name}#{sample}", self.device))
+        return values
 
     def uniform(self, name: str, *shape: int) -> Tensor:
         """Uniform numbers in [0, 1), ``count x *shape``."""
@@ -118,7 +135,8 @@ class Translation:
 class Trainable(BaseModel):
     """Anything the engine trains: networks with their optimizers and one step.
 
-    Everything that training depends on must be in `state_dict()` (replay pools and queues as modules with extra state).
+    Everything that training depends on must be in `state_dict()` (replay pools and queues as modules with extra state). A module
+    whose extra state holds images also has ``empty_extra_state()``: that state without them, which goes into ``weights.pth``.
     """
 
     #: Stages of training, in order; each is cached on its own. ``()`` for methods that learn nothing.
@@ -144,9 +162,9 @@ class Trainable(BaseModel):
     def step(self, batch: Any, optim: OptimWrappers, stage: str) -> dict[str, Tensor]:
         """One training iteration, in any update order. Returns detached scalars to log; non-finite ones stop the run.
 
-        Names tell the watch what a scalar is: ``d_*`` a discriminator's loss, ``g_adv*`` the generators' adversarial term (with
-        the ending of the ``d_*`` it answers), ``mask_*`` a mean mask, ``*_total`` a sum of others, ``*_share`` and
-        ``*_accuracy`` no loss.
+        Names tell the watch what a scalar is: ``d_X`` a discriminator's loss, ``g_adv_X`` or ``g_X`` (or parts, ``g_X_a``) the
+        generators' term that answers it, ``d_X_chance`` a discriminator that the generators are to keep at chance, ``mask_*`` a
+        mean mask, ``P_total`` the sum of other ``P_*``, ``*_share`` and ``*_accuracy`` no loss.
 
         Call ``optim[name].update_params(loss)`` to back-propagate and step (it honours gradient accumulation).
         """
@@ -215,6 +233,27 @@ class Method(Trainable):
     def images_seen(cls, config: Any, stage: str, iterations: int, batch_size: int) -> int:
         """Images a domain that generators learn from in so many iterations: the inverse of `budget`."""
         return iterations * batch_size
+
+    @classmethod
+    def schedule(cls, config: Any, updates: int, batch_size: int) -> dict[str, tuple[int, int]]:
+        """The stages that a budget leaves something for, in order, with the iterations and batch size of each.
+
+        Raises:
+            UsageError: it leaves out every stage of a method that learns.
+        """
+        found = {stage: cls.budget(config, stage, updates, batch_size) for stage in cls.stages}
+        left = {stage: spent for stage, spent in found.items() if spent[0]}
+        if found and not left:
+            raise UsageError(f"{cls.__name__}: {updates} iterations of batch size {batch_size} leave nothing for any stage.")
+        return left
+
+    @classmethod
+    def check_share(cls, config: Any, images: int) -> None:
+        """Refuse what one process gets of a batch where `step` cannot take so many images a domain. Default: any number will do.
+
+        Raises:
+            UsageError: the message says which numbers will do.
+        """
 
     def inference_modules(self) -> dict[str, nn.Module]:
         """Name -> module used by `translate`; the engine keeps their moving average where a preset asks for one."""

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import io
 import itertools
 import os
 import pickle
+import random
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+import torch._functorch.config
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.optim import OptimWrapperDict
@@ -57,6 +63,27 @@ def set_precision(settings: TrainConfig) -> None:
     torch.backends.cudnn.allow_tf32 = settings.tf32
 
 
+@contextmanager
+def precision_of(settings: TrainConfig) -> Iterator[None]:
+    """Within the block `set_precision` holds; after it what held before: one method's choice is no other stage's."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    set_precision(settings)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+def _begin(model: Trainable, stage: str, seed: int) -> None:
+    """`Trainable.begin` with random states that follow from the seed, however the process came to this stage."""
+    mixed = hashlib.blake2b(f"{seed}/begin/{stage}".encode(), digest_size=4).digest()
+    start = int.from_bytes(mixed, "little")
+    random.seed(start)
+    np.random.seed(start)
+    torch.manual_seed(start)
+    model.begin(stage)
+
+
 def latest_checkpoint(folder: Path) -> tuple[Path, int] | None:
     """The newest complete checkpoint of a training folder and its iteration."""
     found = [(int(m[1]), p) for p in folder.glob("iter_*.pth") if (m := re.fullmatch(r"iter_(\d+)\.pth", p.name))]
@@ -76,6 +103,7 @@ def fit(
     log_interval: int = 10,
     backends: list[dict[str, Any]] | None = None,
     distributed: bool = True,
+    last: bool = True,
 ) -> FitResult:
     """Train a model, resuming from its newest checkpoint if there is one.
 
@@ -93,6 +121,7 @@ def fit(
         backends: further mmengine visualizer back-ends.
         distributed: all processes of the group train together. False: this one, the first, trains by itself while the
             others wait elsewhere; nothing collective is called.
+        last: no other stage of the method follows: what `Method.translate` makes is looked at.
 
     Raises:
         TrainingError: a loss or a weight is not finite.
@@ -101,8 +130,8 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
     for stale in folder.glob(".*.tmp"):
         stale.unlink(missing_ok=True)
-    set_precision(settings)
-    model.begin(stage)
+    with precision_of(settings):
+        _begin(model, stage, seed)
     if settings.channels_last:
         model.to(memory_format=torch.channels_last)
     if settings.compile:
@@ -146,7 +175,7 @@ def fit(
         custom_hooks=[
             ScheduleHook(),
             losses,
-            OutputHook(watch),
+            OutputHook(watch, last),
             *([ema] if settings.ema else []),
             *([AccumulationHook()] if settings.accumulate > 1 else []),
             RandomStateHook(),
@@ -166,7 +195,8 @@ def fit(
     if resumed:
         runner.last_saved = str(resumed[0])
     try:
-        runner.train()
+        with precision_of(settings):
+            runner.train()
     finally:
         progress.stop()
     weights = folder / "weights.pth"
@@ -182,15 +212,22 @@ def fit(
 
 
 def _save_weights(model: Trainable, ema: EmaHook, path: Path) -> None:
-    """Write the weights that translation uses: the model's, with averaged modules in place of the raw ones."""
+    """Write the weights that translation uses: the model's, with averaged modules in place of the raw ones, and without the
+    images that replay pools hold: this is the file that people hand on."""
     modules = model.inference_modules() if isinstance(model, Method) else {}
     raw = {name: copy.deepcopy(modules[name].state_dict()) for name in ema.averages}
     for name, average in ema.averages.items():
         modules[name].load_state_dict(average.module.state_dict())
     state = {k: v.detach().cpu() if isinstance(v, torch.Tensor) else v for k, v in model.state_dict().items()}
-    save_tensors(path, state)
+    save_tensors(path, state | _without_images(model))
     for name, values in raw.items():
         modules[name].load_state_dict(values)
+
+
+def _without_images(model: nn.Module) -> dict[str, Any]:
+    """Extra states, by key, that hold images of training patients, as they are without them (see `Trainable`)."""
+    pools = [(name, module) for name, module in model.named_modules() if hasattr(module, "empty_extra_state")]
+    return {".".join([*filter(None, [name]), "_extra_state"]): pool.empty_extra_state() for name, pool in pools}  # type: ignore[operator]
 
 
 def save_tensors(path: Path, state: dict[str, Any]) -> None:
@@ -219,10 +256,15 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 
 def compile_networks(model: Trainable) -> None:
-    """Compile a model's networks in place (not the step: one compiled function with two backwards fails)."""
+    """Compile a model's networks in place (not the step: one compiled function with two backwards fails).
+
+    Every batch size gets code of its own: stacked image sets have a few, and symbolic sizes would switch off the choice of
+    memory layouts. Buffers are not donated to the backward pass, as a step may run it twice over one graph.
+    """
     torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)  # type: ignore[attr-defined]
+    torch._functorch.config.donated_buffer = False  # type: ignore[attr-defined]
     for network in model.networks():
-        network.compile()
+        network.compile(dynamic=False)
 
 
 def parameter_count(model: nn.Module) -> int:

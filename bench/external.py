@@ -32,6 +32,11 @@ from bench.translations import load_set, to_bytes, write_manifest, write_png
 
 #: What a row of images made elsewhere may be called: it is a folder's name, too.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+#: What else lies in a results folder.
+_TAKEN = {
+    "cache": "the folder of decoded images", "pictures": "the folder of pictures of several methods",
+    "leaderboard.md": "the leaderboard",
+}  # fmt: skip
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff")
 
 
@@ -74,7 +79,9 @@ def score(spec: RunSpec, images: Path, name: str, on: str) -> int:
             "trained_with_prior": False, "warnings": [], "cost": {},
         }  # fmt: skip
         set_precision(spec.config.train)
-        made = scores.Images(test, translated, None, experiment.seed, folder, key, identity=identity)
+        made = scores.Images(
+            test=test, translated=translated, seed=experiment.seed, folder=folder, key=key, identity=identity
+        )  # fmt: skip
         for evaluator in experiment.evaluators():
             if evaluator in lost:
                 scores.lose_images(experiment, made, evaluator, lost[evaluator])
@@ -95,8 +102,9 @@ def _check_name(spec: RunSpec, name: str) -> None:
         raise UsageError(f"--as {name}: a name of letters, digits, '.', '_' and '-' that starts with a letter or digit.")
     if name in METHODS.names():
         raise UsageError(f"--as {name}: that is a method of this harness; choose another name.")
-    if name.lower() == "cache" or (spec.options.runs / name).resolve() == spec.options.cache.resolve():
-        raise UsageError(f"--as {name}: that is the folder of decoded images; choose another name.")
+    if name.lower() in _TAKEN or (spec.options.runs / name).resolve() == spec.options.cache.resolve():
+        what = _TAKEN.get(name.lower(), _TAKEN["cache"])
+        raise UsageError(f"--as {name}: that is {what}; choose another name.")
 
 
 def _prepare(experiment: Experiment, test: str) -> tuple[int, dict[str, str]]:
@@ -202,17 +210,37 @@ def open_method(run: Path, device: torch.device) -> tuple[Method, dict[str, Any]
     facts = records.run_facts(run)
     if facts["origin"] == "external":
         raise UsageError(f"{run} holds scores of images made elsewhere; there is nothing to translate with.")
-    if not METHODS.knows(facts["method"]):
-        where = facts["origin"].partition("@")[0]
-        raise UsageError(
-            f"{run} was trained with method '{facts['method']}', which is not built in. Name its file: --import {where}."
-        )
+    _check_origin(run, facts["method"], facts["origin"])
     config: BenchConfig = replace(BenchConfig(), methods=facts["config"]["methods"])
     cls, resolved = method_config(config, facts["method"])
     method = cls(resolved, stages.CHANNELS, AbsentPrior() if "prior" in cls.requires(resolved) else None)
     if cls.stages:
         load_weights(method, records.run_weights(run))
     return method.to(device).eval(), facts
+
+
+def _check_origin(run: Path, name: str, origin: str) -> None:
+    """Whether the code or the file that a run was trained with is here, as it was then.
+
+    Raises:
+        UsageError: it is not here, or a method that is all its file says was trained with another file.
+    """
+    family, colon, file = name.partition(":")
+    of_file = bool(colon) and family in METHODS.families
+    if not METHODS.knows(name):
+        where = origin.partition("@")[0]
+        raise UsageError(
+            f"{family} config {file} is not here; run from the folder it was trained in."
+            if of_file
+            else f"{run} was trained with method '{name}', which is not built in. Name its file: --import {where}."
+        )
+    if METHODS.origin(name) != origin:
+        if of_file:
+            raise UsageError(
+                f"{file} is not what {run} was trained with ({origin}; now {METHODS.origin(name)}): put the {family} config of that "
+                "time back, or train again."
+            )
+        warn(f"method '{name}' has changed since {run} was trained ({origin}; now {METHODS.origin(name)}).")
 
 
 def translate(run: Path, source: Path, out: Path, device_name: str) -> int:

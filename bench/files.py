@@ -20,6 +20,15 @@ from typing import IO, Any
 from bench.errors import BenchError, PreflightError
 
 
+def disk_full(error: BaseException | None) -> bool:
+    """Whether an error, or one that it came from, says that no space is left."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__
+    return False
+
+
 def replace_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary file beside `path`, then rename it: `path` is old or new, never half.
 
@@ -33,7 +42,7 @@ def replace_atomically(path: Path, write: Callable[[Path], None]) -> None:
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if disk_full(error):
             raise BenchError(
                 f"no space left on device while writing {path}. Finished work is kept: free some space (or move the "
                 "results with --runs DIR) and run the same command again."

@@ -216,8 +216,11 @@ def _parameters(wrapper: Any) -> list[Tensor]:
 class EmaHook(Hook):  # type: ignore[misc]
     """Keeps a moving average of the modules that translation uses; saved and resumed with the checkpoint.
 
+    It moves in the iterations that train the generators (`Method.images_seen` grows), so that methods with others in between
+    average over as many updates as all. Modules without weights have nothing to average.
+
     Args:
-        decay: share of the old average kept in each step. The first steps use a smaller one, (1 + n) / (10 + n), so that
+        decay: share of the old average kept in each update. The first updates use a smaller one, (1 + n) / (10 + n), so that
             the random start is forgotten.
     """
 
@@ -226,23 +229,29 @@ class EmaHook(Hook):  # type: ignore[misc]
     def __init__(self, decay: float) -> None:
         self.decay = decay
         self.averages: dict[str, AveragedModel] = {}
+        self.updates = 0
         self.loaded: dict[str, Any] = {}
 
     def before_train(self, runner: Any) -> None:
         model = runner.model
         modules = model.inference_modules() if isinstance(model, Method) else {}
         for name, module in modules.items():
+            if not any(p.is_floating_point() for p in module.parameters()):  # an nn.Identity: torch fails on an empty list
+                continue
             average = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(self.decay), use_buffers=False)
             average.requires_grad_(False)
             if name in self.loaded:
                 average.load_state_dict(self.loaded[name])
+                self.updates = int(self.loaded[name]["n_averaged"])
             self.averages[name] = average
         self.loaded = {}
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        modules = runner.model.inference_modules() if self.averages else {}
-        seen = runner.iter + 1
-        decay = min(self.decay, (1 + seen) / (10 + seen))
+        if not self.averages or not _generators_learnt(runner):
+            return
+        modules = runner.model.inference_modules()
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         for name, average in self.averages.items():
             average.multi_avg_fn = get_ema_multi_avg_fn(decay)
             average.update_parameters(modules[name])
@@ -256,8 +265,18 @@ class EmaHook(Hook):  # type: ignore[misc]
         self.loaded = checkpoint.get("ema", {})
 
 
+def _generators_learnt(runner: Any) -> bool:
+    """Whether the iteration that has just run trained the generators."""
+    model, batch = runner.model, runner.settings.batch_size
+    before, after = (model.images_seen(model.config, runner.stage, runner.iter + n, batch) for n in (0, 1))
+    return bool(after > before)
+
+
 class CostHook(Hook):  # type: ignore[misc]
     """Adds up what a training costs over all its parts. What a kill undid counts for nothing.
+
+    Peak memory is of this training alone: what torch allocated on a GPU; on a CPU what the process held (Linux; None where
+    the system does not let its counter be set back, as it then tells of everything before, too).
 
     Args:
         device: where this process trains.
@@ -269,17 +288,21 @@ class CostHook(Hook):  # type: ignore[misc]
     def __init__(self, device: torch.device, processes: int) -> None:
         self.device, self.processes = device, processes
         self.started = time.monotonic()
-        self.before = {"seconds": 0.0, "gpu_seconds": 0.0, "peak_memory_bytes": 0}
+        self.before: dict[str, Any] = {"seconds": 0.0, "gpu_seconds": 0.0, "peak_memory_bytes": 0}
+        self.counts = True
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
+        else:
+            self.counts = reset_peak_memory()
 
     def _spent(self) -> dict[str, Any]:
         seconds, gpu = time.monotonic() - self.started, self.device.type == "cuda"
-        peak = torch.cuda.max_memory_allocated(self.device) if gpu else _peak_rss()
+        peak = torch.cuda.max_memory_allocated(self.device) if gpu else peak_memory() if self.counts else None
+        earlier = self.before["peak_memory_bytes"]
         return {
             "seconds": self.before["seconds"] + seconds,
             "gpu_seconds": self.before["gpu_seconds"] + (seconds * self.processes if gpu else 0.0),
-            "peak_memory_bytes": max(self.before["peak_memory_bytes"], peak),
+            "peak_memory_bytes": None if peak is None or earlier is None else max(earlier, peak),
         }
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
@@ -294,7 +317,19 @@ class CostHook(Hook):  # type: ignore[misc]
         return {**spent, "images_per_second": images / spent["seconds"] if spent["seconds"] > 0 else None}
 
 
-def _peak_rss() -> int:
-    import resource
+def reset_peak_memory() -> bool:
+    """Set the process's peak memory back to what it holds now; False where that cannot be done."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return peak_memory() is not None
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+def peak_memory() -> int | None:
+    """The most memory the process has held since `reset_peak_memory`, bytes; None where the system does not tell."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)

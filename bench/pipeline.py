@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import time
 import traceback
+from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +25,7 @@ from bench.engine import set_precision
 from bench.errors import BenchError, PreflightError, UsageError
 from bench.experiment import BASELINE, Experiment, RunSpec, evaluator_config, method_config
 from bench.figures import comparison_grid
-from bench.files import digest, lock, write_text
+from bench.files import digest, disk_full, lock, read_json, write_text
 from bench.plan import BLOCKED, CACHED, LEFT_OUT, TODO, Stage
 from bench.progress import Progress, clock, errors, say, show, warn
 from bench.translations import MANIFEST, load_set
@@ -93,14 +94,19 @@ def _check_batch(spec: RunSpec, processes: int) -> None:
         cls, config = method_config(spec.config, name)
         settings = train_config(spec.config, name)
         section = f"budgets.{name}" if "batch_size" in spec.config.budgets.get(name, {}) else "train"
-        for stage in cls.stages:
-            _, size = cls.budget(config, stage, settings.iterations, settings.batch_size)
+        for stage, (_, size) in cls.schedule(config, settings.iterations, settings.batch_size).items():
+            whose = f"method '{name}'" + (f", stage {stage}" if len(cls.stages) > 1 else "")
             if size % processes:
-                whose = f"method '{name}'" + (f", stage {stage}" if len(cls.stages) > 1 else "")
                 raise UsageError(
                     f"{whose}: batch size {size} cannot be divided among {processes} processes; use a multiple: "
                     f"--set {section}.batch_size=N."
                 )
+            try:
+                cls.check_share(config, size // processes)
+            except UsageError as error:
+                raise UsageError(
+                    f"{whose}, batch size {size}, {processes} processes: {error} --set {section}.batch_size=N."
+                ) from error
 
 
 def _check_speed(spec: RunSpec, device: torch.device) -> None:
@@ -171,34 +177,50 @@ def run(spec: RunSpec) -> Outcome:
             found += [f for marker in drawn for f in scores.figures(folder / "scores" / marker.stem)]
             outcome.pictures += [p for p in found if p.is_file()]
     if rank == 0:
-        outcome.pictures += _compare(experiment)
+        outcome.pictures += _compare(experiment, plan)
     return outcome
 
 
-def _compare(experiment: Experiment) -> list[Path]:
-    """Draw what several methods of a run made of the same images, a picture a test set; those that failed are left out."""
+def _compare(experiment: Experiment, plan: list[Stage]) -> list[Path]:
+    """Draw what several methods of a run made of the same images, a picture a test set; those that failed are left out.
+
+    A picture is drawn once for the same images and replaces the one of other images of the same trainings. Where it cannot be
+    drawn, the run's results are as good without it.
+    """
     pictures: list[Path] = []
-    place, wanted = experiment.spec.options.runs / "pictures", experiment.spec.seeds[0]
+    done = {s.marker for s in plan if s.kind == "translate" and s.status in ("done", CACHED)}
     for test in experiment.test_names():
         found = {}
-        for name in experiment.spec.methods:
-            seed = wanted if method_config(experiment.spec.config, name)[0].stages else 0
+        for name in (n for n in experiment.spec.methods if n != BASELINE):
+            seed = experiment.spec.seeds[0] if method_config(experiment.spec.config, name)[0].stages else 0
             key = experiment.translate_key(experiment.train_key(name, seed), test)
             folder = stages.translated_folder(experiment.folder(name, seed), test, key)
-            if name != BASELINE and (folder / MANIFEST).is_file():
+            if folder / MANIFEST in done:
                 found[name] = (key, folder)
-        if len(found) < 2:
-            continue
-        path = place / f"{test}-{digest([key for key, _ in found.values()])[:8]}.png"
-        if not path.is_file():
-            place.mkdir(parents=True, exist_ok=True)
-            if experiment.policy() == "credentialed":
-                place.chmod(0o700)
-            source = experiment.test_set(test)
-            translated = {name: load_set(folder, source) for name, (_, folder) in found.items()}
-            comparison_grid(source, translated, path, f"{test}: the first cases in order, seed {wanted}")
-        pictures.append(path)
+        if len(found) > 1:
+            try:
+                pictures.append(_draw(experiment, test, found))
+            except Exception as error:
+                warn(f"{test}: no picture of the methods side by side: {_brief(error)}")
     return pictures
+
+
+def _draw(experiment: Experiment, test: str, found: Mapping[str, tuple[str, Path]]) -> Path:
+    """The picture of methods (name -> key and folder of a translation), by what their images are."""
+    place, seed = experiment.spec.options.runs / "pictures", experiment.spec.seeds[0]
+    who = f"{test}-{digest([[name, key] for name, (key, _) in found.items()])[:8]}"
+    path = place / f"{who}-{digest([read_json(folder / MANIFEST)['content'] for _, folder in found.values()])[:8]}.png"
+    if not path.is_file():
+        place.mkdir(parents=True, exist_ok=True)
+        if experiment.policy() == "credentialed":
+            place.chmod(0o700)
+        source = experiment.test_set(test)
+        translated = {name: load_set(folder, source) for name, (_, folder) in found.items()}
+        comparison_grid(source, translated, path, f"{test}: the first cases in order, seed {seed}")
+        for stale in place.glob(f"{who}-*.png"):
+            if stale != path:
+                stale.unlink()
+    return path
 
 
 def rehearse(experiment: Experiment, plan: list[Stage]) -> None:
@@ -280,12 +302,16 @@ def why_lost(stage: Stage) -> str:
 
 
 def _lose(stage: Stage) -> None:
-    """Leave a record of a score that cannot be had, where there are images to score: nothing is missing silently."""
-    if stage.lose and not any(s.kind == "translate" and s.status in ("failed", BLOCKED) for s in stage.after):
-        try:
-            stage.lose(why_lost(stage))
-        except BenchError as error:  # what failed before may be the very images
-            errors.print(f"error: {stage.kind} {stage.title}: {error}", markup=False)
+    """Leave a record of a score that cannot be had: no method is missing silently. Without its test set there is no table."""
+    images = [s for translate in stage.after if translate.kind == "translate" for s in translate.after if s.kind == "data"]
+    if not stage.lose or any(s.status in ("failed", BLOCKED) for s in images):
+        return
+    try:
+        stage.lose(why_lost(stage))
+    except Exception as error:
+        if disk_full(error):
+            raise
+        warn(f"{stage.kind} {stage.title}: the tables will not tell of its failure: {_brief(error)}")
 
 
 def _work(stage: Stage, rank: int) -> None:
@@ -300,15 +326,20 @@ def _work(stage: Stage, rank: int) -> None:
 
 def _describe(error: Exception, stage: Stage) -> str:
     """One line about a failed stage. What nobody expected keeps its traceback in a file; a full disk ends the run."""
+    if disk_full(error) or (isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS)):
+        raise error
     if isinstance(error, BenchError):
         return str(error)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
-        raise error
     path = stage.marker.parent / "traceback.txt"
     write_text(path, "".join(traceback.format_exception(error)))
     what = " ".join(str(error).split())[:300]
     where = "".join(f"{note}: " for note in getattr(error, "__notes__", ()) if note.startswith("iteration "))
     return f"{where}{type(error).__name__}: {what} (see {path})"
+
+
+def _brief(error: Exception) -> str:
+    """One line about an error that stops nothing."""
+    return str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def print_plan(plan: list[Stage], brief: bool = False) -> None:

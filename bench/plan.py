@@ -29,7 +29,7 @@ class Stage:
         marker: the file whose presence, with this key in it, means that the stage is done.
         work: does it.
         after: stages whose failure makes this one impossible.
-        status: ``cached``, ``resume at step N``, ``to do``, ``blocked`` or ``left out``.
+        status: ``cached``, ``resume at step N`` (``of STAGE`` where there are several), ``to do``, ``blocked`` or ``left out``.
         reason: why it is blocked or left out.
         collective: every process of a distributed run takes part.
         method: the method it belongs to; empty for data and prior.
@@ -229,7 +229,7 @@ def _training_status(stage: Stage, folders: list[Path]) -> str:
     for folder in folders:
         found = latest_checkpoint(folder)
         if found:
-            return f"resume at step {found[1]}"
+            return f"resume at step {found[1]}" + (f" of {folder.name}" if len(folders) > 1 else "")
     return TODO
 
 

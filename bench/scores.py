@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from bench.data.imageset import ImageSet
 from bench.device import world
 from bench.errors import BenchError
 from bench.experiment import Experiment, evaluator_config, method_config
-from bench.files import read_json, write_json
+from bench.files import disk_full, read_json, write_json
 from bench.fits import FIT, Fits
 from bench.registry import EVALUATORS
 from bench.stages import load_prior, prior_folder, prior_identity, translated_folder
@@ -27,14 +27,12 @@ LEAKY = "image (patients unknown: leaky)"
 COST = ("iterations", "images_seen", "parameters", "precision", "seconds", "gpu_seconds", "processes")
 
 
-@dataclass(frozen=True)
-class Images:
-    """Translated images of a test set, whoever made them.
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """Whose translation of which test set a score is about, whether its images are there or not.
 
     Attributes:
         test: name of the test set.
-        translated: opacity to clear, all images.
-        back: clear to opacity, the clear images; None where there are none.
         seed: of the method.
         folder: the run's folder; records and figures go below it.
         key: identity of the translation.
@@ -43,13 +41,24 @@ class Images:
     """
 
     test: str
-    translated: ImageSet
-    back: ImageSet | None
     seed: int
     folder: Path
     key: str
     back_key: str = ""
     identity: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images(Subject):
+    """Translated images of a test set, whoever made them.
+
+    Attributes:
+        translated: opacity to clear, all images.
+        back: clear to opacity, the clear images; None where there are none.
+    """
+
+    translated: ImageSet
+    back: ImageSet | None = None
 
 
 def _common(experiment: Experiment, evaluator: str, test: str) -> dict[str, Any]:
@@ -109,21 +118,20 @@ def score(experiment: Experiment, name: str, seed: int, test: str, evaluator: st
 
 def lose(experiment: Experiment, name: str, seed: int, test: str, evaluator: str, why: str) -> None:
     """Write the record of a score that something before it made impossible: tables show that it failed, and why."""
-    lose_images(experiment, _images(experiment, name, seed, test, evaluator), evaluator, why)
+    lose_images(experiment, _subject(experiment, name, seed, test, evaluator), evaluator, why)
 
 
-def lose_images(experiment: Experiment, images: Images, evaluator: str, why: str) -> None:
-    """`lose` for images, whoever made them."""
-    target = images.folder / "records" / f"{_stem(experiment, images, evaluator)}.json"
-    records.write(target, {**_record(experiment, images, evaluator), "status": "failed", "error": why, "scores": {}})
+def lose_images(experiment: Experiment, subject: Subject, evaluator: str, why: str) -> None:
+    """`lose` for whoever made the images, or would have made them."""
+    target = subject.folder / "records" / f"{_stem(experiment, subject, evaluator)}.json"
+    records.write(target, {**_record(experiment, subject, evaluator), "status": "failed", "error": why, "scores": {}})
 
 
-def _images(experiment: Experiment, name: str, seed: int, test: str, evaluator: str) -> Images:
-    """A method's translations of a test set, those of the clear images where the evaluator looks at them."""
+def _subject(experiment: Experiment, name: str, seed: int, test: str, evaluator: str) -> Subject:
+    """A method's translation of a test set, that of the clear images with it where the evaluator looks at them."""
     folder = experiment.folder(name, seed)
     train_key = experiment.train_key(name, seed)
     key, back_key = (experiment.translate_key(train_key, test, direction) for direction in ("a2b", "b2a"))
-    source = experiment.test_set(test)
     cls, _ = method_config(experiment.spec.config, name)
     trained = read_json(folder / "train.json") if (folder / "train.json").is_file() else {}
     identity = {
@@ -134,11 +142,18 @@ def _images(experiment: Experiment, name: str, seed: int, test: str, evaluator: 
         "cost": {k: trained.get(k) for k in COST}
         | {"train": trained.get("cost")},
     }  # fmt: skip
-    back, wanted = None, ""
-    if "b2a" in cls.directions and learning.looks_back(experiment, evaluator, test):
-        back, wanted = load_set(translated_folder(folder, test, back_key, "b2a"), source.where(CLEAR)), back_key
-    translated = load_set(translated_folder(folder, test, key), source)
-    return Images(test, translated, back, seed, folder, key, wanted, identity)
+    back = "b2a" in cls.directions and learning.looks_back(experiment, evaluator, test)
+    return Subject(test=test, seed=seed, folder=folder, key=key, back_key=back_key if back else "", identity=identity)
+
+
+def _images(experiment: Experiment, name: str, seed: int, test: str, evaluator: str) -> Images:
+    """The images of `_subject`."""
+    about, source = _subject(experiment, name, seed, test, evaluator), experiment.test_set(test)
+    back = None
+    if about.back_key:
+        back = load_set(translated_folder(about.folder, test, about.back_key, "b2a"), source.where(CLEAR))
+    translated = load_set(translated_folder(about.folder, test, about.key), source)
+    return Images(**{f.name: getattr(about, f.name) for f in fields(Subject)}, translated=translated, back=back)
 
 
 def score_name(test: str, evaluator: str, key: str) -> str:
@@ -146,9 +161,9 @@ def score_name(test: str, evaluator: str, key: str) -> str:
     return f"{test}--{evaluator}-{key[:8]}"
 
 
-def _stem(experiment: Experiment, images: Images, evaluator: str) -> str:
-    key = learning.score_key(experiment, images.key, images.back_key, images.test, evaluator, images.seed)
-    return score_name(images.test, evaluator, key)
+def _stem(experiment: Experiment, about: Subject, evaluator: str) -> str:
+    key = learning.score_key(experiment, about.key, about.back_key, about.test, evaluator, about.seed)
+    return score_name(about.test, evaluator, key)
 
 
 def is_scored(experiment: Experiment, images: Images, evaluator: str) -> bool:
@@ -166,6 +181,7 @@ def score_images(experiment: Experiment, images: Images, evaluator: str) -> None
 
     Raises:
         BenchError: the evaluator failed; the others can go on.
+        OSError: no space is left, which is not the evaluator's failure: no record says so.
     """
     test, folder = images.test, images.folder
     cls, params = evaluator_config(experiment.spec.config, evaluator)
@@ -186,6 +202,8 @@ def score_images(experiment: Experiment, images: Images, evaluator: str) -> None
         if missing:
             raise BenchError(f"it returned no score for {', '.join(missing)}; every metric of metrics() needs one.")
     except Exception as error:
+        if disk_full(error):
+            raise
         detail = f"{type(error).__name__}: {error}" if not isinstance(error, BenchError) else str(error)
         records.write(target, {**record, "status": "failed", "error": detail, "scores": {}})
         raise BenchError(f"evaluator '{evaluator}' failed on {test} for '{images.identity['method']}': {detail}") from error
@@ -208,32 +226,32 @@ def figures(scratch: Path) -> list[Path]:
     return sorted(scratch.glob("*.png"))
 
 
-def _record(experiment: Experiment, images: Images, evaluator: str) -> dict[str, Any]:
-    """All that a record holds whatever comes out."""
-    test = images.test
+def _record(experiment: Experiment, about: Subject, evaluator: str) -> dict[str, Any]:
+    """All that a record holds whatever comes out; null where there are no images."""
+    test, images = about.test, about if isinstance(about, Images) else None
     cls, params = evaluator_config(experiment.spec.config, evaluator)
     source, reference = experiment.test_set(test), experiment.reference(test)
     return {
-        "key": learning.score_key(experiment, images.key, images.back_key, test, evaluator, images.seed),
+        "key": learning.score_key(experiment, about.key, about.back_key, test, evaluator, about.seed),
         "evaluator_version": cls.version,
         "params": plain(params),
         "metrics": records.metric_fields(cls.metrics(params)),
-        **images.identity,
+        **about.identity,
         "train_dataset": experiment.train_name,
         "dataset": test,
         "dataset_fingerprint": source.fingerprint,
         "reference": f"{experiment.reference_name(test)}/test/clear",
         "reference_fingerprint": reference.fingerprint,
-        "translated_content": images.translated.fingerprint,
-        "back_content": images.back.fingerprint if images.back else None,
+        "translated_content": images.translated.fingerprint if images else None,
+        "back_content": images.back.fingerprint if images and images.back else None,
         "direction": "a2b",
         "split": "test",
         "split_by": LEAKY if experiment.leaky(test) else "patient",
         "policy": experiment.datasets[test].policy,
         "image_size": source.size,
-        "n_translated": len(images.translated),
+        "n_translated": len(images.translated) if images else None,
         "n_reference": len(reference),
-        "seed": images.seed,
+        "seed": about.seed,
         "split_seed": experiment.seed,
         "preset": experiment.spec.preset,
         "evaluator": evaluator,

@@ -18,7 +18,7 @@ from bench.data.imageset import ImageSet
 from bench.data.load import Dataset
 from bench.data.sampling import Augment
 from bench.device import world
-from bench.engine import FitResult, fit, load_weights, parameter_count, save_tensors, write_result
+from bench.engine import FitResult, fit, load_weights, parameter_count, precision_of, save_tensors, write_result
 from bench.errors import BenchError
 from bench.experiment import Experiment, method_config
 from bench.figures import translation_grid
@@ -106,8 +106,11 @@ def _train_prior(experiment: Experiment, folder: Path, key: str) -> tuple[DenseP
         "n_val": sum(len(s) for s in held_out),
         "val_auroc": auroc,
         "train_loss": result.losses,
+        "warnings": result.warnings,
         "cost": result.cost,
     }
+    for text in result.warnings:
+        warn(f"prior: {text}")
     return prior, facts
 
 
@@ -160,18 +163,21 @@ def build_method(experiment: Experiment, name: str, seed: int) -> Method:
 
 
 def rehearse(experiment: Experiment, name: str) -> None:
-    """Build a method at the run's size with its optimizers and translate a blank image, all on the CPU.
+    """Build a method at the run's size, begin its stages and translate two blank images each way, all on the CPU.
 
     Raises:
         BenchError: the configuration and the image size do not go together; the message says what failed.
     """
     cls, config = method_config(experiment.spec.config, name)
-    size = experiment.data.size
+    size, settings = experiment.data.size, experiment.train_config(name)
     try:
         method = cls(config, CHANNELS, AbsentPrior() if "prior" in cls.requires(config) else None)
-        method.optimizers()
+        for stage in cls.schedule(config, settings.iterations, settings.batch_size):
+            method.begin(stage)
+            method.optimizers()
         with torch.inference_mode():
-            method.eval().translate(torch.zeros(1, CHANNELS, size, size), "a2b", [0])
+            for direction in cls.directions:
+                method.eval().translate(torch.zeros(2, CHANNELS, size, size), direction, [0, 1])
     except (RuntimeError, ValueError) as error:
         first = str(error).splitlines()[0]
         raise BenchError(f"method '{name}' does not work at data.size={size} with its configuration: {first}") from error
@@ -198,10 +204,8 @@ def train(experiment: Experiment, name: str, seed: int) -> None:
     key = experiment.train_key(name, seed)
     results: dict[str, FitResult] = {}
     budgets: dict[str, dict[str, Any]] = {}
-    for stage in cls.stages:
-        iterations, size = cls.budget(config, stage, settings.iterations, settings.batch_size)
-        if iterations == 0:  # this configuration leaves the stage out
-            continue
+    schedule = cls.schedule(config, settings.iterations, settings.batch_size)
+    for stage, (iterations, size) in schedule.items():
         batches = TranslationBatches(
             experiment.train_set(OPACITY), experiment.train_set(CLEAR), seed, size, experiment.data.size,
             _augment(experiment), CHANNELS, rank, processes, "lung_mask" in cls.requires(config),
@@ -210,12 +214,12 @@ def train(experiment: Experiment, name: str, seed: int) -> None:
             method, batches, replace(settings, iterations=iterations, batch_size=size), folder / "train" / stage, stage, seed,
             f"{name}-{key}-{stage}", experiment.device,
             Progress(f"train {name}" + (f" ({stage})" if len(cls.stages) > 1 else ""), _quiet()),
-            experiment.spec.options.log_interval, _backends(experiment),
+            experiment.spec.options.log_interval, _backends(experiment), last=stage == [*schedule][-1],
         )  # fmt: skip
         budgets[stage] = {"iterations": iterations, "batch_size": size, "seconds": results[stage].cost["seconds"]}
     if rank:
         return
-    last = results[cls.stages[-1]]
+    last = results[[*schedule][-1]]
     warnings = [f"{s}: {text}" if len(results) > 1 else text for s, result in results.items() for text in result.warnings]
     for text in warnings:
         warn(f"{name}: {text}")
@@ -265,10 +269,11 @@ def translate(experiment: Experiment, name: str, seed: int, test: str, direction
     method = trained_method(experiment, name, seed)
     weights_id = read_json(folder / "train.json")["weights_id"] if cls.stages else ""
     backwards = "" if direction == "a2b" else " (clear to opacity)"
-    translate_set(
-        method, source, target, key, seed, experiment.device, Progress(f"translate {test} with {name}{backwards}", _quiet()),
-        weights_id=weights_id, direction=direction,
-    )  # fmt: skip
+    with precision_of(experiment.train_config(name)):
+        translate_set(
+            method, source, target, key, seed, experiment.device, Progress(f"translate {test} with {name}{backwards}", _quiet()),
+            weights_id=weights_id, direction=direction,
+        )  # fmt: skip
     if cls.stages:
         title = f"{name} on {test}{backwards} (first cases in order)"
         translation_grid(source, load_set(target, source), picture(folder, test, key, direction), title)

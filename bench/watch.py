@@ -8,7 +8,7 @@ the run's record and in the notes of the leaderboard; a warning goes when what i
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -42,6 +42,9 @@ EDGE, TOO_MANY, EDGES = 0.99, 0.5, 0.25
 #: Images of a domain that are translated for a look.
 IMAGES = 4
 
+#: Ending of a discriminator's loss that the generators are to keep at chance, not to beat.
+CHANCE = "_chance"
+
 Streak = dict[str, float]  # since and until which step, how many looks, lowest and highest value
 
 
@@ -51,12 +54,12 @@ class CollapseWatch:
     Losses, by name (a mean over one logging interval each). "Long" is 200 steps, 5 % of the run and 10 looks at least:
 
     * ``mask_*`` is the mean of an activation mask, [0, 1]: below 0.001 it is empty, above 0.99 it covers the image.
-    * ``d_*`` is a discriminator's loss. Long below 0.02 while the generators' adversarial term ``g_adv_*`` of the same ending
-      (all ``g_adv*`` where none has it) falls by no more than 20 %: the discriminator has won, the generators learn nothing
-      from it. Long within 1 %: it stands still, at chance for example.
+    * ``d_*`` is a discriminator's loss. Long from 0 to 0.02 (a critic's, which may be negative, is no loss) while its
+      `opponents` fall by no more than 20 %: the discriminator has won, the generators learn nothing from it. Long within 1 %:
+      it stands still, at chance for example. One whose name ends in ``_chance`` belongs there: it and its opponents may.
     * Any loss that long moves by less than 1e-4 of its value stands still. A loss other than ``d_*`` and ``g_adv*`` may stay at
       exactly 0: hinges and parts that are switched off do.
-    * ``*_share`` and ``*_accuracy`` are no losses; ``*_total`` is judged by its parts where there are others.
+    * ``*_share`` and ``*_accuracy`` are no losses; ``P_total`` is judged by its parts where there are other ``P_*``.
 
     Outputs: see `see_outputs`.
 
@@ -88,12 +91,14 @@ class CollapseWatch:
         for name in (n for n in losses if n.startswith("mask_")):
             self._mask(step, name, losses[name])
         rest = {n: v for n, v in losses.items() if not n.startswith("mask_") and not n.endswith(("_share", "_accuracy"))}
-        terms = {n: v for n, v in rest.items() if not n.endswith("_total")} or rest
-        self.adversarial |= {n: v for n, v in terms.items() if n.startswith("g_adv")}  # not every interval has every term
+        terms = {n: v for n, v in rest.items() if not _is_sum(n, rest)}
+        # Not every interval has every term.
+        self.adversarial |= {n: v for n, v in terms.items() if _answers(n) or n.endswith(CHANCE)}
+        fooled = {g for name in self.adversarial if name.endswith(CHANCE) for g in opponents(name, self.adversarial)}
         for name, value in terms.items():
             if name.startswith("d_"):
                 self._discriminator(step, name, value)
-            else:
+            elif name not in fooled:
                 self._still(step, name, value, NO_MOVE)
 
     def _mask(self, step: int, name: str, value: float) -> None:
@@ -105,18 +110,19 @@ class CollapseWatch:
         self._tell(name, text)
 
     def _discriminator(self, step: int, name: str, value: float) -> None:
-        pair = f"g_adv_{name.removeprefix('d_')}"
-        against = {n: v for n, v in self.adversarial.items() if n == pair or pair not in self.adversarial}
+        pairs = opponents(name, self.adversarial) or [n for n in self.adversarial if n.startswith("g_adv")]
+        against = {n: self.adversarial[n] for n in pairs}
         lost = True
         for rival, level in {name: value, **against}.items():
             key = f"{name} against {rival}"
             old = self.streaks.get(key)
             falls = old is not None and rival != name and level < old["high"] - PROGRESS * abs(old["high"])
-            streak = self._extend(key, step, level, broken=abs(value) > NO_LOSS or falls)
-            lost = lost and abs(value) <= NO_LOSS and self._long(streak)
+            streak = self._extend(key, step, level, broken=not 0 <= value <= NO_LOSS or falls)
+            lost = lost and 0 <= value <= NO_LOSS and self._long(streak)
         if not lost:
             self._tell(f"{name} won", "")
-            self._still(step, name, value, STANDSTILL)
+            if not name.endswith(CHANCE):
+                self._still(step, name, value, STANDSTILL)
             return
         others = ", ".join(f"{n} {v:.3g}" for n, v in sorted(against.items()))
         since = max(self.streaks[f"{name} against {rival}"]["since"] for rival in (name, *against))
@@ -193,6 +199,29 @@ class CollapseWatch:
         self._tell(f"outputs {direction}", text and f"{direction}: {text}, step {step}, {len(source)} training images")
 
 
+def opponents(name: str, names: Iterable[str]) -> list[str]:
+    """The generators' terms among `names` that answer the discriminator's loss `name`.
+
+    For ``d_X`` (or ``d_X_chance``) ``g_adv_X``, or else ``g_X``, whole or in parts (``g_X_a``, ``g_X_b``).
+    """
+    about, known = name.removeprefix("d_").removesuffix(CHANCE), list(names)
+    for term in (f"g_adv_{about}", f"g_{about}"):
+        if found := [n for n in known if n == term or n.startswith(f"{term}_")]:
+            return found
+    return []
+
+
+def _answers(name: str) -> bool:
+    """True of a generators' term that may answer a discriminator; a sum with other losses does not."""
+    return name.startswith("g_") and not name.endswith("_total")
+
+
+def _is_sum(name: str, names: Iterable[str]) -> bool:
+    """True of ``P_total`` where there are other ``P_*``."""
+    whole = name.removesuffix("total")
+    return whole != name and whole.endswith("_") and any(n != name and n.startswith(whole) for n in names)
+
+
 def output_statistics(source: Tensor, made: Tensor) -> dict[str, float]:
     """What `CollapseWatch.see_outputs` judges, in one device synchronisation.
 
@@ -219,24 +248,24 @@ def output_statistics(source: Tensor, made: Tensor) -> dict[str, float]:
 class OutputHook(Hook):  # type: ignore[misc]
     """Translates the first few training images whenever a checkpoint is due and shows them to the watch.
 
-    Only in a method's last stage, the one that `translate` comes after, and only in the first process. Training does not
-    notice: no random number is drawn from its generators, no mode, gradient or statistic changes. Images are those of the first
-    steps, saved with the checkpoints, so every look is at the same ones.
+    Only in the last stage, the one that `translate` comes after, and only in the first process. Training does not notice: a
+    look that fails is a warning, no random number is drawn from its generators, no mode, gradient or statistic changes. Images
+    are those of the first steps, saved with the checkpoints, so every look is at the same ones.
 
     Args:
         watch: what is told.
+        last: this stage is the method's last.
     """
 
     priority = "LOW"  # before CheckpointHook, so that a checkpoint holds what its own weights led to
 
-    def __init__(self, watch: CollapseWatch) -> None:
-        self.watch = watch
+    def __init__(self, watch: CollapseWatch, last: bool = True) -> None:
+        self.watch, self.last = watch, last
         self.images: dict[str, Tensor] = {}
         self.on = False
 
     def before_train(self, runner: Any) -> None:
-        model = runner.model
-        self.on = isinstance(model, Method) and runner.stage == model.stages[-1] and is_main_process()
+        self.on = isinstance(runner.model, Method) and self.last and is_main_process()
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         if not self.on:
@@ -268,11 +297,10 @@ class OutputHook(Hook):  # type: ignore[misc]
                 images = self.images[direction] = self.images[direction].to(device)
                 try:
                     made = runner.model.translate(images.clone(), direction, [0] * len(images)).image
-                except (RuntimeError, ValueError) as error:  # a look must not cost the training
-                    words = " ".join(str(error).split())[:200]
+                    self.watch.see_outputs(done, direction, images, made)
+                except Exception as error:  # a look must not cost the training, whatever is wrong with it
+                    words = " ".join(str(error).split())[:200] or type(error).__name__
                     self.watch.warnings[f"outputs {direction}"] = f"{direction}: translate failed at step {done}: {words}"
-                    continue
-                self.watch.see_outputs(done, direction, images, made)
 
 
 @contextmanager

@@ -99,7 +99,11 @@ def hours(seconds: float | None, gpu_seconds: float | None) -> str:
     """Cost of a training: hours of GPUs, all of them added up, or of a machine without one."""
     if seconds is None:
         return MISSING
-    return f"{gpu_seconds / 3600:.2g} GPU h" if gpu_seconds else f"{seconds / 3600:.2g} CPU h"
+    time, unit = (gpu_seconds, "GPU h") if gpu_seconds else (seconds, "CPU h")
+    value = time / 3600
+    if round(value, 1) >= 10:
+        return f"{value:,.0f} {unit}"
+    return f"{value:.2g} {unit}" if value >= 0.01 else f"<0.01 {unit}"
 
 
 def count(value: int | None) -> str:

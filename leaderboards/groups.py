@@ -25,6 +25,8 @@ ORIGINAL = "original"
 TEST_FIELDS = ("schema", "dataset", "dataset_fingerprint", "reference", "reference_fingerprint", "split", "direction", "image_size")
 #: ... and those that must agree for whatever was trained (``original`` was not, and stands in every table of its test set).
 TRAIN_FIELDS = ("train_dataset", "preset")
+#: Fields that say what a score was to be of.
+AIM_FIELDS = ("method", "evaluator", "dataset", "split", "direction", "train_dataset", "preset", "seed")
 
 
 def order(record: Record) -> str:
@@ -55,12 +57,25 @@ def groups(records: Iterable[Record]) -> list[tuple[tuple[str, ...], list[Record
 
 
 def _newest(records: Iterable[Record]) -> list[Record]:
-    """Of several records of one score the last written: other evaluator code, for example, leaves the old one lying."""
+    """Of several records of one score the last written: other evaluator code, for example, leaves the old one lying.
+
+    A failure counts until the same method has that evaluator's score of that test set and seed, in whatever configuration."""
     found: dict[tuple[Any, ...], Record] = {}
+    mended: dict[tuple[str, ...], str] = {}
     for record in sorted(records, key=lambda r: (text(r.get("written")), order(r))):
         group = tuple(text(record.get(name)) for name in (*TEST_FIELDS, *TRAIN_FIELDS))
         found[group, identity(record), text(record.get("seed")), _variant(record)] = record
-    return list(found.values())
+        if record.get("status") == "ok":
+            mended[_aim(record)] = text(record.get("written"))
+    return [
+        r for r in found.values()
+        if r.get("status") == "ok" or _aim(r) not in mended or mended[_aim(r)] < text(r.get("written")) or not r.get("written")
+    ]  # fmt: skip
+
+
+def _aim(record: Record) -> tuple[str, ...]:
+    """What a score was to be of, whatever the configuration and the content of the data."""
+    return tuple(text(record.get(name)) for name in AIM_FIELDS)
 
 
 def _variant(record: Record) -> Variant:

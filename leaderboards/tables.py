@@ -78,7 +78,7 @@ class Row:
         original: whether this is the do-nothing row.
         cells: column id -> value; a metric without one is missing. Shared metrics are in `Table.real`.
         failed: evaluators whose every record failed; ``""`` when the method failed before it was scored.
-        problems: one line for each record that failed or was skipped.
+        problems: what failed or was skipped, a line for each seed and reason.
         n: images behind its scores where they agree, else behind its primary ones; one entry for each number that occurs.
         seeds: number of seeds with at least one score; `Cell.seeds` has that of each value.
         images_seen, parameters, seconds, gpu_seconds: cost of training, None where unknown; of several seeds the largest.
@@ -240,7 +240,7 @@ def _row(name: str, records: Sequence[Record], columns: Sequence[Column], over_s
         original=records[0]["method"] == ORIGINAL,
         cells=cells,
         failed=frozenset(failed - ok),
-        problems=tuple(dict.fromkeys(_problem(r) for r in records if r.get("status") != "ok")),
+        problems=_problems([r for r in records if r.get("status") != "ok"]),
         n=everything if len(everything) < 2 else headline or everything,
         seeds=len({text(r.get("seed")) for r in scored}),
         images_seen=_cost(records, "images_seen"),
@@ -296,10 +296,15 @@ def _real(members: Members, column: Column) -> tuple[Real, ...]:
     )
 
 
-def _problem(record: Record) -> str:
-    where = [text(record.get("evaluator")), f"seed {text(record.get('seed'))}" if record.get("seed") is not None else ""]
-    first_line = (text(record.get("error")).strip().splitlines() or ["no reason recorded"])[0]
-    return f"{', '.join(part for part in where if part)} {record.get('status')}: {first_line}".strip()
+def _problems(records: Sequence[Record]) -> tuple[str, ...]:
+    """What failed or was skipped, a line for all evaluators with the same seed and reason."""
+    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for record in records:
+        first_line = (text(record.get("error")).strip().splitlines() or ["no reason recorded"])[0]
+        seed = f"seed {text(record.get('seed'))}" if record.get("seed") is not None else ""
+        found[seed, f"{record.get('status')}: {first_line}"].append(text(record.get("evaluator")))
+    whose = {key: [*dict.fromkeys(names), key[0]] for key, names in found.items()}
+    return tuple(f"{', '.join(filter(None, parts))} {reason}".strip() for (_, reason), parts in whose.items())
 
 
 def _cost(records: Sequence[Record], name: str) -> Any:

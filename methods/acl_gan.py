@@ -19,7 +19,9 @@ from bench.contracts import Prior
 from bench.errors import UsageError
 from bench.registry import register_method
 from methods import losses
-from methods.consistency import ConsistencyConfig, ConsistencyMethod, Terms
+from methods.checking import check_at_least, check_within
+from methods.consistency import ConsistencyConfig, ConsistencyMethod
+from methods.munit_family import Terms
 
 #: delta's scale in the mean area's penalty: upstream sums over N x H x W pixels, squares, and divides by 3 N H W.
 AREA_SCALE = 3 * 256 * 256 / 3
@@ -46,7 +48,8 @@ class AclGanConfig(ConsistencyConfig):
     def __post_init__(self) -> None:
         """Refuse values and combinations that mean nothing, naming the key."""
         super().__post_init__()
-        self.check_most(upper=1, lower=1)
+        check_within(self, 0, 1, "upper", "lower")
+        check_at_least(self, 0, "delta")
         if self.lower > self.upper:
             raise UsageError(f"lower: {self.lower} is above upper={self.upper}.")
 

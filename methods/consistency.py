@@ -4,9 +4,7 @@ What ACL-GAN and the paper's method, which builds on it, have in common: two gen
 or not; discriminators of both domains, and one of pairs that tells (x, x re-drawn within its domain) from (x, x translated
 and translated back), so that a translation must keep what it takes to come back; and one step of both sides.
 
-By default one forward through the generators serves both: discriminators learn from the detached images first, then
-generators from the attached ones against the updated discriminators. Nothing here has batch statistics, so image sets share
-network calls by stacking.
+The step is the family's (`methods.munit_family`).
 """
 
 from __future__ import annotations
@@ -14,16 +12,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from bench.contracts import Batch, Method, OptimWrappers, Translation, frozen
-from bench.errors import UsageError
+from bench.contracts import Draws, Translation
 from methods import losses
+from methods.checking import check_at_least, check_choice
+from methods.munit_family import ByDomain, FamilyConfig, FamilyMethod, Terms
 from methods.networks.patch_disc import MultiScaleDiscriminator, judge
 from methods.networks.style_content import StyleGenerator
+from methods.styles import STYLES, styles_for
 
 #: Weight of a generated image's adversarial term, by role: ``fake`` crossed domains, ``intra`` stayed (x_A1 of ACL-GAN),
 #: ``back`` crossed and came back (x_A2); the latter two share one domain's term.
@@ -31,23 +31,18 @@ ROLE_WEIGHT = {"fake": 1.0, "intra": 0.5, "back": 0.5}
 
 Generated = dict[str, dict[str, Translation]]  # domain the image should look like -> role (or "rec") -> image
 Jobs = dict[str, tuple[Tensor, Tensor, Tensor | None]]  # role -> content code, style code, image to blend with
-Terms = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class ConsistencyConfig:
-    """Hyper-parameters of the loop; defaults are ACL-GAN's.
+class ConsistencyConfig(FamilyConfig):
+    """Hyper-parameters of the loop, beside those of `FamilyConfig`; defaults are ACL-GAN's.
 
     Attributes:
         style: ``fixed`` translates with one style drawn from `style_seed`; ``random`` draws one per image from its seed.
-        *_w: loss weights; `acl_w` multiplies `adv_w` (0 leaves the consistency discriminator out).
-        lr, beta1, beta2, weight_decay: Adam, both optimizers; `disc_lr_factor` multiplies the discriminators' rate.
+        *_w: loss weights, of the generators; `acl_w` multiplies `adv_w` there (0 leaves the consistency discriminator out), and
+            alone weighs that discriminator's own loss against those of the domains, which count as they are.
         g_every: update the generators every so many steps, the discriminators in each.
-        share_forward: discriminators and generators learn from the same generated images. False draws other ones for the
-            discriminators, by a forward of their own, as upstream does: the gradients have the same expectation, but more
-            work to do and another random stream.
-        lr_decay, lr_decay_every: factor on the learning rate after every such share of the run.
-        disc_*: discriminators; take ``disc_init=kaiming`` at small widths.
+        style_dim, mlp_dim: length of the style code; hidden width of the network that turns it into norm parameters.
     """
 
     style: str = "fixed"
@@ -55,59 +50,24 @@ class ConsistencyConfig:
     adv_w: float = 1.0
     acl_w: float = 0.2
     rec_w: float = 1.0
-    lr: float = 1e-4
-    disc_lr_factor: float = 1.0
-    beta1: float = 0.5
-    beta2: float = 0.999
-    weight_decay: float = 1e-4
     g_every: int = 2
-    share_forward: bool = True
-    lr_decay: float = 0.5
-    lr_decay_every: float = 0.4
-    width: int = 64
-    n_res: int = 4
-    downsamples: int = 2
     style_dim: int = 8
     mlp_dim: int = 256
-    disc_width: int = 64
-    disc_layers: int = 4
-    disc_scales: int = 3
-    disc_init: str = "normal"
 
     def __post_init__(self) -> None:
         """Refuse values that mean nothing, naming the key."""
-        self.check_choices(style=("fixed", "random"), disc_init=("normal", "kaiming"))
-        for key in ("g_every", "width", "style_dim", "mlp_dim", "disc_width", "disc_layers", "disc_scales"):
-            if getattr(self, key) < 1:
-                raise UsageError(f"{key}: {getattr(self, key)} is less than 1.")
-        self.check_most(n_res=64, downsamples=6, beta1=1, beta2=1, lr_decay=1)
-        for key in ("lr", "disc_lr_factor", "lr_decay_every"):
-            if not getattr(self, key) > 0:
-                raise UsageError(f"{key}: {getattr(self, key)} is not above 0.")
-
-    def check_choices(self, **choices: tuple[str, ...]) -> None:
-        """Refuse a key whose value is not among those given."""
-        for key, known in choices.items():
-            if getattr(self, key) not in known:
-                raise UsageError(f"{key}: '{getattr(self, key)}' is not one of {', '.join(known)}.")
-
-    def check_most(self, **limits: float) -> None:
-        """Refuse a key whose value is below 0 or above the limit given."""
-        for key, most in limits.items():
-            if not 0 <= getattr(self, key) <= most:
-                raise UsageError(f"{key}: {getattr(self, key)} is not between 0 and {most}.")
+        super().__post_init__()
+        check_choice(self, STYLES, "style")
+        check_at_least(self, 1, "g_every", "style_dim", "mlp_dim")
 
 
-class ConsistencyMethod(Method):
+class ConsistencyMethod(FamilyMethod):
     """Networks, losses and step of the loop. Subclasses add terms of the generators and weigh them.
 
     Attributes:
         weights: weight of every generator term that counts; what else is logged is only watched.
         roles: generated images that each domain's discriminator judges.
     """
-
-    directions: ClassVar[tuple[str, ...]] = ("a2b", "b2a")
-    license: ClassVar[str] = "Apache-2.0"
 
     def __init__(
         self, config: Any, channels: int, *, masked: bool, symmetric: bool = False, stay_clear: bool = False
@@ -148,69 +108,31 @@ class ConsistencyMethod(Method):
         """The two generators."""
         return {"gen_ab": self.gen_ab, "gen_ba": self.gen_ba}
 
-    def networks(self) -> list[nn.Module]:
-        """The parts of the generators, which are called one by one, and the discriminators."""
-        parts = [p for g in (self.gen_ab, self.gen_ba) for p in (g.content, g.style, g.mlp, g.decoder)]
-        return [*parts, *self.disc.values(), *self.disc_pair.values()]
+    def generators(self) -> nn.ModuleList:
+        """G_A and G_B."""
+        return nn.ModuleList([self.gen_ab, self.gen_ba])
 
-    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """One Adam for both generators, one for all discriminators."""
-        c = self.config
-        adam = partial(torch.optim.Adam, betas=(c.beta1, c.beta2), weight_decay=c.weight_decay)
-        generators, discs = nn.ModuleList([self.gen_ab, self.gen_ba]), nn.ModuleList([self.disc, self.disc_pair])
-        return {"G": adam(generators.parameters(), lr=c.lr), "D": adam(discs.parameters(), lr=c.lr * c.disc_lr_factor)}
+    def discriminators(self) -> nn.ModuleList:
+        """Those of domains, and of pairs."""
+        return nn.ModuleList([self.disc, self.disc_pair])
 
-    def lr_factor(self, step: int, total: int) -> float:
-        """Step decay: `lr_decay` after every `lr_decay_every` of the run."""
-        return float(self.config.lr_decay ** int(step / max(1.0, self.config.lr_decay_every * total)))
+    def turn(self, step: int) -> bool:
+        """Every `g_every`-th step, from the first on."""
+        return bool(step % self.config.g_every == 0)
 
-    def step(self, batch: Batch, optim: OptimWrappers, stage: str) -> Terms:
-        """One update of the discriminators, then, where it is their turn, one of the generators."""
-        source, log = {"a": batch.opacity, "b": batch.clear}, Terms()
-        turn = batch.draws.step % self.config.g_every == 0  # of the generators
-        shared = turn and self.config.share_forward
-        made = self._generate(batch) if shared else self._generate_judged(batch)
-        loss = log["d_total"] = self._discriminator_loss(source, made, log)
-        optim["D"].update_params(loss)
-        if turn:
-            if not shared:
-                made = self._generate(batch)
-            # Frozen weights also bypass autocast's cache of cast weights, which would still hold those before the update.
-            with frozen(self.disc, self.disc_pair):
-                loss = log["g_total"] = self._generator_loss(source, made, log)
-            optim["G"].update_params(loss)
-        return {name: value.detach() for name, value in log.items()}
+    def redraw(self, images: Tensor, domain: str, seeds: Sequence[int] | None) -> Translation:
+        """Translate with the fixed style, or with one per seed if `style` is random."""
+        generator = self.gen_ab if domain == "a" else self.gen_ba
+        return self._blend(generator(images, styles_for(images, self.config, seeds)), images)
 
-    @torch.no_grad()
-    def translate(self, images: Tensor, direction: str = "a2b", seeds: Sequence[int] | None = None) -> Translation:
-        """Translate N x C x H x W images in [-1, 1] with the fixed style, or with one per seed if `style` is random."""
-        if direction not in self.directions:
-            raise UsageError(f"direction: '{direction}' is not one of {', '.join(self.directions)}.")
-        generator = self.gen_ab if direction == "a2b" else self.gen_ba
-        if self.config.style == "fixed" or seeds is None:
-            seeds = [self.config.style_seed] * len(images)
-        draws = {s: torch.randn(self.config.style_dim, generator=torch.Generator().manual_seed(s)) for s in set(seeds)}
-        return self._blend(generator(images, torch.stack([draws[s] for s in seeds]).to(images.device)), images)
-
-    def _generate_judged(self, batch: Batch) -> Generated:
-        """The images that discriminators judge, and no others, without a graph."""
-        # Under no_grad alone, autocast may keep cast weights without a graph and hand them to the generators' forward.
-        with torch.no_grad(), frozen(self.gen_ab, self.gen_ba):
-            return self._generate(batch, judged=True)
-
-    def _generate(self, batch: Batch, judged: bool = False) -> Generated:
-        """A forward through the generators.
-
-        Args:
-            batch: images and draws.
-            judged: make the images that discriminators judge only; with `share_forward` off, from noise of their own.
-        """
-        a, b, c = batch.opacity, batch.clear, self.config
-        rec, prefix = c.rec_w and not judged, "" if c.share_forward or not judged else "disc_"
+    def make(self, source: ByDomain, draws: Draws, judged: bool = False) -> Generated:
+        """The loop, and what stays in its domain; images that are only judged are all that `roles` names."""
+        a, b, c = source["a"], source["b"], self.config
+        rec, prefix = c.rec_w and not judged, self.prefix(judged)
         stay_b = self.symmetric or (self.stay_clear and not judged)
 
         def z(name: str) -> Tensor:
-            return batch.draws.normal(f"{prefix}style_{name}", c.style_dim)
+            return draws.normal(f"{prefix}style_{name}", c.style_dim)
 
         # G_A: x_A to B; x_B in its own style, to be reproduced; x_B in a random one.
         code_a, *code_b = self.gen_ab.encode_content(torch.cat([a, b]) if rec or stay_b else a).split(len(a))
@@ -249,7 +171,8 @@ class ConsistencyMethod(Method):
         mask = (raw[:, self.channels :] + 1) / 2
         return Translation(mask * image + (1 - mask) * background, mask)
 
-    def _discriminator_loss(self, source: Mapping[str, Tensor], made: Generated, log: Terms) -> Tensor:
+    def discriminator_loss(self, source: ByDomain, made: Generated, log: Terms) -> Tensor:
+        """Real against 1, generated against 0, of each domain; pairs that stayed against 0, that came back against 1."""
         for domain, roles in self.roles.items():
             real, *fakes = judge(self.disc[domain], [source[domain], *(made[domain][r].image.detach() for r in roles)])
             terms = [losses.lsgan(real, 1) + losses.lsgan(fake, 0) for fake in fakes]
@@ -271,7 +194,7 @@ class ConsistencyMethod(Method):
             stayed, returned = stayed + maps[0], returned + maps[1]
         return stayed, returned
 
-    def _generator_loss(self, source: Mapping[str, Tensor], made: Generated, log: Terms) -> Tensor:
+    def generator_loss(self, source: ByDomain, made: Generated, draws: Draws, log: Terms) -> Tensor:
         """The weighted sum of all terms; the log gets them unweighted."""
         for domain, roles in self.roles.items():
             terms = [losses.lsgan(maps, 1) for maps in judge(self.disc[domain], [made[domain][r].image for r in roles])]

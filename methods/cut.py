@@ -29,6 +29,7 @@ from bench.contracts import Batch, Draws, Method, OptimWrappers, Prior, Translat
 from bench.errors import UsageError
 from bench.registry import register_method
 from methods import losses
+from methods.checking import check_above, check_at_least, check_below_one, check_choice, check_direction, weights
 from methods.networks.conv import INITS
 from methods.networks.patch_mlp import PatchEmbedding, pick
 from methods.networks.patchgan import PatchGAN
@@ -50,7 +51,7 @@ class CUTConfig:
 
     Attributes:
         fast: FastCUT; sets `nce_w`, `identity`, `flip` and `decay_start`.
-        adv_w, nce_w: loss weights.
+        adv_w, nce_w: loss weights, of generator and MLPs; the discriminator's loss has none.
         identity: the contrastive term also on clear images; it is then the mean of both.
         flip: mirror the generator's input with probability 0.5 (one draw a step).
         patches, temperature: of the contrastive term: places a feature map, and what similarities are divided by.
@@ -91,12 +92,8 @@ class CUTConfig:
                 if getattr(self, key) not in (slow, fast):
                     raise UsageError(f"{key}: fast=true sets this to {fast}; leave it out, or set fast=false and all four.")
                 object.__setattr__(self, key, fast)
-        for key in ("init", "disc_init"):
-            if getattr(self, key) not in INITS:
-                raise UsageError(f"{key}: '{getattr(self, key)}' is not one of {', '.join(INITS)}.")
-        for key in ("width", "n_blocks", "disc_width", "disc_layers", "embedding"):
-            if getattr(self, key) < 1:
-                raise UsageError(f"{key}: {getattr(self, key)} is less than 1.")
+        check_choice(self, INITS, "init", "disc_init")
+        check_at_least(self, 1, "width", "n_blocks", "disc_width", "disc_layers", "embedding")
         if self.patches < 2:
             raise UsageError(f"patches: {self.patches} is less than 2; a patch needs others to differ from.")
         blocks = list(self.nce_blocks)
@@ -104,15 +101,9 @@ class CUTConfig:
             raise UsageError(
                 f"nce_blocks: {blocks} must be ascending numbers of blocks between 1 and n_blocks={self.n_blocks}."
             )
-        for key in ("adv_w", "nce_w"):
-            if not getattr(self, key) >= 0:
-                raise UsageError(f"{key}: {getattr(self, key)} is less than 0.")
-        for key in ("lr", "disc_lr_factor", "temperature"):
-            if not getattr(self, key) > 0:
-                raise UsageError(f"{key}: {getattr(self, key)} is not above 0.")
-        for key, most in {"beta1": 1, "beta2": 1, "decay_start": 1}.items():
-            if not 0 <= getattr(self, key) < most:
-                raise UsageError(f"{key}: {getattr(self, key)} is not between 0 and {most}.")
+        check_at_least(self, 0, *weights(self))
+        check_above(self, 0, "lr", "disc_lr_factor", "temperature")
+        check_below_one(self, "beta1", "beta2", "decay_start")
 
 
 @register_method("cut")
@@ -176,8 +167,7 @@ class CUT(Method):
     @torch.no_grad()
     def translate(self, images: Tensor, direction: str = "a2b", seeds: Sequence[int] | None = None) -> Translation:
         """Translate N x C x H x W images in [-1, 1]; deterministic, `seeds` change nothing."""
-        if direction not in self.directions:
-            raise UsageError(f"direction: '{direction}' is not one of {', '.join(self.directions)}.")
+        check_direction(direction, self.directions)
         return Translation(self.gen(images))
 
     def _contrast(self, source: Tensor, made: Tensor, seen: list[Tensor], mirrored: bool, draws: Draws) -> Tensor:

@@ -18,10 +18,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from bench.contracts import Batch, Method, OptimWrappers, Prior, Translation, frozen
-from bench.errors import UsageError
+from bench.contracts import Batch, Draws, Method, OptimWrappers, Prior, Translation, frozen
 from bench.registry import register_method
 from methods import losses
+from methods.checking import check_above, check_at_least, check_below_one, check_choice, check_direction, weights
 from methods.networks.conv import INITS
 from methods.networks.patchgan import PatchGAN
 from methods.networks.resnet import ResnetGenerator
@@ -35,7 +35,7 @@ class CycleGANConfig:
     """Hyper-parameters; the defaults are the published recipe.
 
     Attributes:
-        adv_w, cycle_w: loss weights.
+        adv_w, cycle_w: loss weights, of the generators; the discriminators' loss has none.
         identity_w: weight of the identity term as a share of `cycle_w`; 0 spares its forward.
         pool_size: earlier images kept a domain for the discriminators.
         lr, beta1, beta2: Adam, both optimizers.
@@ -61,21 +61,11 @@ class CycleGANConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that mean nothing, naming the key."""
-        for key in ("init", "disc_init"):
-            if getattr(self, key) not in INITS:
-                raise UsageError(f"{key}: '{getattr(self, key)}' is not one of {', '.join(INITS)}.")
-        for key in ("width", "n_blocks", "disc_width", "disc_layers"):
-            if getattr(self, key) < 1:
-                raise UsageError(f"{key}: {getattr(self, key)} is less than 1.")
-        for key in ("adv_w", "cycle_w", "identity_w", "pool_size"):
-            if not getattr(self, key) >= 0:
-                raise UsageError(f"{key}: {getattr(self, key)} is less than 0.")
-        for key in ("lr", "disc_lr_factor"):
-            if not getattr(self, key) > 0:
-                raise UsageError(f"{key}: {getattr(self, key)} is not above 0.")
-        for key in ("beta1", "beta2"):
-            if not 0 <= getattr(self, key) < 1:
-                raise UsageError(f"{key}: {getattr(self, key)} is not between 0 and 1.")
+        check_choice(self, INITS, "init", "disc_init")
+        check_at_least(self, 1, "width", "n_blocks", "disc_width", "disc_layers")
+        check_at_least(self, 0, "pool_size", *weights(self))
+        check_above(self, 0, "lr", "disc_lr_factor")
+        check_below_one(self, "beta1", "beta2")
 
 
 @register_method("cyclegan")
@@ -91,9 +81,13 @@ class CycleGAN(Method):
         """Build a generator a direction, a discriminator and a pool a domain."""
         super().__init__(config, channels)
         c = config
-        self.gen_ab, self.gen_ba = (ResnetGenerator(channels, c.width, c.n_blocks, init=c.init) for _ in "ab")
+        self.gen_ab, self.gen_ba = (self.make_generator() for _ in "ab")
         self.disc = nn.ModuleDict({d: PatchGAN(channels, c.disc_width, c.disc_layers, init=c.disc_init) for d in "ab"})
         self.pool = nn.ModuleDict({d: ImagePool(c.pool_size) for d in "ab"})
+
+    def make_generator(self) -> nn.Module:
+        """A generator, called with images N x C x H x W in the range that the method trains in."""
+        return ResnetGenerator(self.channels, self.config.width, self.config.n_blocks, init=self.config.init)
 
     def inference_modules(self) -> dict[str, nn.Module]:
         """The two generators."""
@@ -112,19 +106,24 @@ class CycleGAN(Method):
 
     def step(self, batch: Batch, optim: OptimWrappers, stage: str) -> dict[str, Tensor]:
         """One update of the generators, then one of the discriminators on the images made for it."""
-        source, log = {"a": batch.opacity, "b": batch.clear}, dict[str, Tensor]()
+        log = self.update({"a": batch.opacity, "b": batch.clear}, batch.draws, optim)
+        return {name: value.detach() for name, value in log.items()}
+
+    def update(self, source: Images, draws: Draws, optim: OptimWrappers) -> dict[str, Tensor]:
+        """Both updates on images of each domain; returns the unweighted terms."""
+        log = dict[str, Tensor]()
         with frozen(self.disc):
             fake, loss = self._generator_loss(source, log)
         optim["G"].update_params(loss)
-        shown = {d: self.pool[d](fake[d].detach(), batch.draws, f"pool_{d}") for d in "ab"}
-        optim["D"].update_params(self._discriminator_loss(source, shown, log))
-        return {name: value.detach() for name, value in log.items()}
+        shown = {d: self.pool[d](fake[d].detach(), draws, f"pool_{d}") for d in "ab"}
+        loss = log["d_total"] = self.discriminator_loss(source, shown, draws, log)
+        optim["D"].update_params(loss)
+        return log
 
     @torch.no_grad()
     def translate(self, images: Tensor, direction: str = "a2b", seeds: Sequence[int] | None = None) -> Translation:
         """Translate N x C x H x W images in [-1, 1]; deterministic, `seeds` change nothing."""
-        if direction not in self.directions:
-            raise UsageError(f"direction: '{direction}' is not one of {', '.join(self.directions)}.")
+        check_direction(direction, self.directions)
         return Translation((self.gen_ab if direction == "a2b" else self.gen_ba)(images))
 
     def _generator_loss(self, source: Images, log: dict[str, Tensor]) -> tuple[Images, Tensor]:
@@ -148,10 +147,9 @@ class CycleGAN(Method):
         log["g_total"] = loss
         return fake, loss
 
-    def _discriminator_loss(self, source: Images, shown: Images, log: dict[str, Tensor]) -> Tensor:
+    def discriminator_loss(self, source: Images, shown: Images, draws: Draws, log: dict[str, Tensor]) -> Tensor:
         """Half of real against 1 plus generated against 0, summed over domains."""
         for d in "ab":
             real, fake = self.disc[d](torch.cat([source[d], shown[d]])).chunk(2)
             log[f"d_{d}"] = (losses.lsgan([real], 1) + losses.lsgan([fake], 0)) / 2
-        log["d_total"] = log["d_a"] + log["d_b"]
-        return log["d_total"]
+        return log["d_a"] + log["d_b"]

@@ -2,8 +2,8 @@
 
 An image is split into a content code, which a discriminator keeps from telling its domain, and an attribute code, which is
 pulled towards N(0, I). Half of each batch is encoded, exchanged between the domains, and exchanged back (cross-cycle); the
-other half is what translations with random attributes are compared with. Two of three iterations train the content
-discriminator alone. A: opacity, B: clear.
+other half is what translations with random attributes are compared with. A budget counts encoded images, so batches hold twice
+the preset's. Two of three iterations train the content discriminator alone. A: opacity, B: clear.
 
 The step is the released code's with one forward for all updates, as there. Every norm is per sample, so image sets share
 network calls by stacking, and generator calls of the two generator losses are kept apart: neither backward passes through
@@ -24,6 +24,15 @@ from bench.contracts import Batch, Draws, Method, OptimWrappers, Translation, fr
 from bench.errors import UsageError
 from bench.registry import register_method
 from methods import losses
+from methods.checking import (
+    check_above,
+    check_at_least,
+    check_below_one,
+    check_choice,
+    check_direction,
+    check_within,
+    weights,
+)
 from methods.networks.drit import (
     SLOPE,
     AttributeEncoder,
@@ -35,6 +44,7 @@ from methods.networks.drit import (
 )
 from methods.networks.patch_disc import MultiScaleDiscriminator, judge
 from methods.networks.style_content import ResidualBlock, StyleEncoder
+from methods.styles import STYLES, styles_for
 
 OTHER = {"a": "b", "b": "a"}
 
@@ -53,8 +63,9 @@ class DritConfig:
         d_iter: iterations for one full update; the others train the content discriminator alone.
         style: ``fixed`` translates with one attribute code drawn from `style_seed`; ``random`` draws one per image from its
             seed.
-        *_w: weights of adversarial terms (`adv_w`), content-adversarial ones, cross-cycle, self-reconstruction, the pull of
-            attribute codes (`kl_w`) and content codes (`code_w`), regression of random attributes, mode seeking.
+        *_w: weights in the generators' losses (those of the discriminators have none): of adversarial terms (`adv_w`),
+            content-adversarial ones, cross-cycle, self-reconstruction, the pull of attribute codes (`kl_w`) and content codes
+            (`code_w`), regression of random attributes, mode seeking.
         lr, beta1, beta2, weight_decay: Adam; `disc_lr_factor` and `content_disc_lr_factor` are of `lr`.
         content_clip: largest gradient norm of the content discriminator.
         n_res: residual blocks of a domain's content encoder; one more is shared.
@@ -96,19 +107,16 @@ class DritConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that mean nothing, naming the key."""
-        for key, known in {"style": ("fixed", "random"), "init": ("normal", "kaiming")}.items():
-            if getattr(self, key) not in known:
-                raise UsageError(f"{key}: '{getattr(self, key)}' is not one of {', '.join(known)}.")
-        for key in ("d_iter", "width", "style_dim", "mlp_dim", "disc_width", "disc_layers", "disc_scales"):
-            if getattr(self, key) < 1:
-                raise UsageError(f"{key}: {getattr(self, key)} is less than 1.")
-        most = {"n_res": 64, "downsamples": 6, "content_disc_layers": 8, "beta1": 1, "beta2": 1}
-        for key, limit in most.items():
-            if not 0 <= getattr(self, key) <= limit:
-                raise UsageError(f"{key}: {getattr(self, key)} is not between 0 and {limit}.")
-        for key in ("lr", "disc_lr_factor", "content_disc_lr_factor", "content_clip"):
-            if not getattr(self, key) > 0:
-                raise UsageError(f"{key}: {getattr(self, key)} is not above 0.")
+        check_choice(self, STYLES, "style")
+        check_choice(self, ("normal", "kaiming"), "init")
+        sizes = ("width", "style_dim", "mlp_dim", "disc_width", "disc_layers", "disc_scales")
+        check_at_least(self, 1, "d_iter", *sizes)
+        check_at_least(self, 0, "weight_decay", *weights(self))
+        check_above(self, 0, "lr", "disc_lr_factor", "content_disc_lr_factor", "content_clip")
+        check_below_one(self, "beta1", "beta2")
+        check_within(self, 0, 64, "n_res")
+        check_within(self, 0, 6, "downsamples")
+        check_within(self, 0, 8, "content_disc_layers")
 
 
 class TwoStepAdam(torch.optim.Adam):
@@ -187,21 +195,25 @@ class Drit(Method):
         self.disc = nn.ModuleDict({name: disc() for name in ("a", "b", "a2", "b2")})
         self.disc_content = ContentDiscriminator(top, c.content_disc_layers, 1 << c.downsamples)
         initialise(self, c.init)
-        #: Weights of the generators' terms by their name without the domain: those of the first step, of the second.
-        self.first = {"g_adv": c.adv_w, "g_content": c.content_adv_w, "cycle": c.cycle_w, "self": c.self_w}
-        self.first |= {"kl": c.kl_w, "code": c.code_w}
-        self.then = {"g_random": c.adv_w, "latent": c.latent_w, "mode": c.mode_w}
+        #: Weights of the generators' terms by their name, ``*`` for the domain: those of the first step, of the second.
+        self.first = {"g_adv_*": c.adv_w, "g_content_*": c.content_adv_w, "cycle_*": c.cycle_w, "self_*": c.self_w}
+        self.first |= {"kl_*": c.kl_w, "code_*": c.code_w}
+        self.then = {"g_adv_*2": c.adv_w, "latent_*": c.latent_w, "mode_*": c.mode_w}
 
     @classmethod
     def budget(cls, config: DritConfig, stage: str, updates: int, batch_size: int) -> tuple[int, int]:
-        """`d_iter` iterations for one update of the generators; the batch is halved, so it must be even."""
-        _check_even(batch_size)
-        return updates * config.d_iter, batch_size
+        """`d_iter` iterations for one update of the generators, each of twice the images: half of a batch is encoded."""
+        return updates * config.d_iter, 2 * batch_size
 
     @classmethod
     def images_seen(cls, config: DritConfig, stage: str, iterations: int, batch_size: int) -> int:
-        """Images of the full updates: those that only the content discriminator saw do not count."""
-        return iterations // config.d_iter * batch_size
+        """Encoded images of the full updates; what only discriminators saw does not count."""
+        return iterations // config.d_iter * (batch_size // 2)
+
+    @classmethod
+    def check_share(cls, config: DritConfig, images: int) -> None:
+        """A process halves its share: an even number of images."""
+        _check_even(images)
 
     def inference_modules(self) -> dict[str, nn.Module]:
         """Content encoder and generator."""
@@ -255,14 +267,10 @@ class Drit(Method):
     @torch.no_grad()
     def translate(self, images: Tensor, direction: str = "a2b", seeds: Sequence[int] | None = None) -> Translation:
         """Translate N x C x H x W images in [-1, 1] with the fixed attributes, or one draw per seed if `style` is random."""
-        if direction not in self.directions:
-            raise UsageError(f"direction: '{direction}' is not one of {', '.join(self.directions)}.")
-        if self.config.style == "fixed" or seeds is None:
-            seeds = [self.config.style_seed] * len(images)
-        draws = {s: torch.randn(self.config.style_dim, generator=torch.Generator().manual_seed(s)) for s in set(seeds)}
+        check_direction(direction, self.directions)
         source, target = ("a", "b") if direction == "a2b" else ("b", "a")
         features = self.decoder_shared(self.content_shared(self.content[source](images)))
-        return Translation(self.decoder[target](features, torch.stack([draws[s] for s in seeds]).to(images.device)))
+        return Translation(self.decoder[target](features, styles_for(images, self.config, seeds)))
 
     def _clip(self, *_: Any) -> None:
         """Run by the optimizer: what is clipped is the gradient of the whole batch, accumulated and averaged over processes."""
@@ -271,7 +279,8 @@ class Drit(Method):
     def _encode(self, images: Pair, draws: Draws, name: str) -> Pair:
         """Content codes of both domains' images with training noise, each n x F x h x w."""
         codes = self.content_shared(torch.cat([self.content[d](images[d]) for d in "ab"]))
-        return _split(codes + torch.cat(list(_halves(draws, name, *codes.shape[1:]).values())).to(codes.dtype))
+        noise = draws.normal_map(name, *codes.shape[1:])
+        return _split(codes + torch.cat([noise[0::2], noise[1::2]]).to(codes.dtype))
 
     def _describe(self, images: Pair, draws: Draws, name: str) -> tuple[Pair, Terms]:
         """Attribute codes of both domains' images, n x style_dim, and what pulls each to N(0, I)."""
@@ -311,8 +320,8 @@ class Drit(Method):
 
     def _content_loss(self, codes: Pair, log: Terms) -> Tensor:
         of_a, of_b = judge(self.disc_content, [codes[d].detach() for d in "ab"])
-        log["d_content"] = losses.bce_gan(of_a, 0) + losses.bce_gan(of_b, 1)
-        return log["d_content"]
+        log["d_content_chance"] = losses.bce_gan(of_a, 0) + losses.bce_gan(of_b, 1)
+        return log["d_content_chance"]
 
     def _first_loss(self, encoded: Pair, codes: Pair, made: Mapping[str, Any], draws: Draws, log: Terms) -> Tensor:
         """For content encoder, attribute encoder and generator: translations of the encoded images, and the way back."""
@@ -336,7 +345,7 @@ class Drit(Method):
             for d in "ab":
                 fakes, style = made["random"][d], made["style"]
                 maps = judge(self.disc[f"{d}2"], fakes)
-                log[f"g_random_{d}"] = torch.stack([losses.bce_gan(m, 1) for m in maps]).sum()
+                log[f"g_adv_{d}2"] = torch.stack([losses.bce_gan(m, 1) for m in maps]).sum()
                 told = self.attribute[d](fakes[0])[:, : self.config.style_dim]
                 log[f"latent_{d}"] = losses.l1(told, style[0])
                 if self.config.mode_seeking:
@@ -344,11 +353,11 @@ class Drit(Method):
         return _weighted(self.then, log)
 
 
-def _check_even(batch_size: int) -> None:
-    if batch_size % 2 or batch_size < 2:
+def _check_even(images: int) -> None:
+    if images % 2 or images < 2:
         raise UsageError(
-            f"batch_size: 'drit' encodes one half of each batch and compares with the other; {batch_size} images a process "
-            "cannot be halved. Take an even number for each."
+            f"batch_size: 'drit' encodes one half of each batch and compares with the other; {images} images a process "
+            "cannot be halved. Let every process have at least one of the preset's batch."
         )
 
 
@@ -365,5 +374,5 @@ def _split(stacked: Tensor) -> Pair:
 
 def _weighted(weights: Mapping[str, float], log: Terms) -> Tensor:
     """The weighted sum over both domains of the terms that are there."""
-    names = [(w, f"{name}_{d}") for name, w in weights.items() for d in "ab"]
+    names = [(w, name.replace("*", d)) for name, w in weights.items() for d in "ab"]
     return torch.stack([w * log[name] for w, name in names if name in log]).sum()

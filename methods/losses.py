@@ -185,10 +185,8 @@ def acl_mask(mask: Tensor, upper: float = 0.5, lower: float = 0.3, kappa: float 
 # ---- cross-domain alignment ----------------------------------------------------------------------------------------------
 
 
-def phi(prior: Prior, images: Tensor, size: int, relu: bool = True) -> Tensor:
-    """Feature maps of images N x C x H x W in [-1, 1], resized to a square of `size`: N x F x h x w, float32."""
-    if images.shape[-2:] != (size, size):
-        images = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
+def phi(prior: Prior, images: Tensor, relu: bool = True) -> Tensor:
+    """Feature maps of images N x C x H x W in [-1, 1], which the prior brings to its own size: N x F x h x w, float32."""
     return wide(prior.features(images, relu=relu))
 
 

@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from bench.contracts import Batch, Method, OptimWrappers, Prior, Translation
 from bench.errors import PreflightError, UsageError, unknown
 from bench.files import digest
+from methods.mmagic_files import ADAM, domains, read, told
 
 # -- mmagic itself ---------------------------------------------------------------------------------------------------------
 
@@ -98,9 +99,6 @@ def translation_models() -> Iterator[Any]:
 
 # -- the adapter -----------------------------------------------------------------------------------------------------------
 
-#: mmagic's optimizers for all of its translation models.
-_ADAM = {"type": "Adam", "lr": 2e-4, "betas": (0.5, 0.999)}
-
 
 class Pools(nn.Module):
     """Replay pools of a model (lists of images, each process has its own) as part of the state.
@@ -119,6 +117,10 @@ class Pools(nn.Module):
     def get_extra_state(self) -> dict[str, list[Tensor]]:
         """Domain -> images, each 1 x C x H x W."""
         return {domain: [image.cpu().clone() for image in pool.image_buffer] for domain, pool in self._pools().items()}
+
+    def empty_extra_state(self) -> dict[str, list[Tensor]]:
+        """The state of pools without images: what goes into files that are handed on."""
+        return {domain: [] for domain in self._pools()}
 
     def set_extra_state(self, state: Mapping[str, Sequence[Tensor]]) -> None:
         """Put the images back, on the model's device."""
@@ -170,7 +172,7 @@ class MmagicMethod(Method):
             try:  # without a preprocessor of its own, images are taken as they are
                 return models.build({**description, "data_preprocessor": None})
             except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
-                raise UsageError(f"method '{self.name}': mmagic cannot build this model: {_told(error)}") from error
+                raise UsageError(f"method '{self.name}': mmagic cannot build this model: {told(error)}") from error
 
     @classmethod
     def _rhythm(cls, config: Any) -> tuple[int, int]:
@@ -193,10 +195,13 @@ class MmagicMethod(Method):
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """One for all generators, one for all discriminators."""
-        return {
-            name: OPTIMIZERS.build({**settings, "params": list(getattr(self.model, name).parameters())})
-            for name, settings in self.settings(self.config)["optimizers"].items()
-        }
+        found = {}
+        for name, settings in self.settings(self.config)["optimizers"].items():
+            try:
+                found[name] = OPTIMIZERS.build({**settings, "params": list(getattr(self.model, name).parameters())})
+            except (KeyError, TypeError, ValueError) as error:
+                raise UsageError(f"method '{self.name}': optimizer of the {name}: {told(error)}") from error
+        return found
 
     def networks(self) -> list[nn.Module]:
         """All generators and discriminators."""
@@ -222,20 +227,10 @@ class MmagicMethod(Method):
         return Translation(self.model.translation(images, target_domain=domain))
 
 
-def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
-
-
 def _logged(name: str) -> str:
     """``loss_gan_d_a`` -> ``d_a``, ``loss_gan_g_a`` -> ``g_adv_a``, ``cycle_loss`` -> ``cycle``, ``loss`` -> ``g_total``."""
     name = name.replace("loss_gan_d", "d").replace("loss_gan_g", "g_adv")
     return "g_total" if name == "loss" else name.removeprefix("loss_").removesuffix("_loss")
-
-
-def domains(description: Mapping[str, Any]) -> tuple[str, str]:
-    """The model's names of clear (its default domain) and opacity (the other one)."""
-    clear = description["default_domain"]
-    return clear, next(domain for domain in description["related_domains"] if domain != clear)
 
 
 def _set_channels(description: dict[str, Any], channels: int) -> None:
@@ -305,7 +300,7 @@ class MmagicCycleGAN(MmagicMethod):
         """The published model with the configuration's numbers."""
         c, norm = config, {"type": "IN"}
         start, disc_start = ({"type": init, "gain": 0.02} for init in (c.init, c.disc_init))
-        adam = _ADAM | {"lr": c.lr, "betas": (c.beta1, c.beta2)}
+        adam = ADAM | {"lr": c.lr, "betas": (c.beta1, c.beta2)}
         model = {
             "type": "CycleGAN",
             "generator": {
@@ -360,40 +355,9 @@ def resolve(name: str) -> type[Method]:
     if name == "cyclegan":
         return MmagicCycleGAN
     path = Path(name)
-    file = _read(path)
+    file = read(path)
     _, opacity = domains(file["model"])
     both = opacity in file["model"]["reachable_domains"]
-    told = {"paper": f"{file['model']['type']} of mmagic 1.2.0", "origin": f"{path.name}@{digest(file)[:12]}"}
+    facts = {"paper": f"{file['model']['type']} of mmagic 1.2.0", "origin": f"{path.name}@{digest(file)[:12]}"}
     directions = ("a2b", "b2a") if both else ("a2b",)
-    return type("MmagicFile", (MmagicFile,), {"__module__": __name__, "file": file, "directions": directions, **told})
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """Model and optimizers of a mmagic config file, checked as far as that goes without mmagic."""
-    from mmengine.config import Config
-
-    where = f"method 'mmagic:{path}'"
-    try:
-        found = Config.fromfile(str(path), import_custom_modules=False).to_dict()
-    except Exception as error:  # the file is code
-        raise UsageError(f"{where}: cannot be read: {_told(error)}") from error
-    model = found.get("model")
-    if not isinstance(model, Mapping):
-        raise UsageError(f"{where}: has no `model`; give a mmagic config of a translation model.")
-    kinds = {"type": str, "generator": dict, "discriminator": dict, "default_domain": str}
-    for key in (*kinds, "reachable_domains", "related_domains"):
-        if not isinstance(model.get(key), kinds.get(key, (list, tuple))):
-            raise UsageError(f"{where}: `model` has no usable `{key}`; is it a translation model?")
-    if len(set(model["related_domains"])) != 2 or model["default_domain"] not in model["related_domains"]:
-        raise UsageError(f"{where}: `related_domains` must be two: the default domain (clear) and the other one (opacity).")
-    return {"model": dict(model), "optimizers": _optimizers(found.get("optim_wrapper") or {}, where)}
-
-
-def _optimizers(wrappers: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]:
-    """Optimizers of both groups out of mmagic's ``optim_wrapper``; what the harness would not follow is refused."""
-    groups = {name: wrappers.get(name) or {"optimizer": _ADAM} for name in ("generators", "discriminators")}
-    for name, group in groups.items():
-        surplus = sorted(set(group) - {"optimizer", "type"}) or [group.get("type", "OptimWrapper")]
-        if surplus != ["OptimWrapper"]:
-            raise UsageError(f"{where}: optim_wrapper.{name}: only `optimizer` is followed; leave out {', '.join(surplus)}.")
-    return {name: dict(group["optimizer"]) for name, group in groups.items()}
+    return type("MmagicFile", (MmagicFile,), {"__module__": __name__, "file": file, "directions": directions, **facts})

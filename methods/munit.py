@@ -12,14 +12,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
-from bench.contracts import Draws, Prior
+from bench.contracts import Draws, Prior, Translation
 from bench.registry import register_method
 from methods import losses
-from methods.autoencoding import OTHER, AutoencodingConfig, AutoencodingMethod, ByDomain, Made
+from methods.autoencoding import AutoencodingConfig, AutoencodingMethod, Made
+from methods.checking import check_at_least, check_choice
+from methods.munit_family import OTHER, ByDomain, Terms
 from methods.networks.style_content import StyleGenerator
+from methods.styles import STYLES, styles_for
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,8 @@ class MunitConfig(AutoencodingConfig):
     def __post_init__(self) -> None:
         """Refuse values that mean nothing, naming the key."""
         super().__post_init__()
-        self.check_choices(style=("fixed", "random"))
-        self.check_least(1, "style_dim", "mlp_dim")
+        check_choice(self, STYLES, "style")
+        check_at_least(self, 1, "style_dim", "mlp_dim")
 
 
 @register_method("munit")
@@ -62,13 +64,10 @@ class Munit(AutoencodingMethod):
         generators = nn.ModuleDict({d: StyleGenerator(channels, channels, **sizes, **codes) for d in OTHER})
         super().__init__(c, channels, generators, {"style": c.style_rec_w, "content": c.content_rec_w})
 
-    def redraw(self, images: Tensor, domain: str, seeds: Sequence[int] | None) -> Tensor:
+    def redraw(self, images: Tensor, domain: str, seeds: Sequence[int] | None) -> Translation:
         """Decode the content codes with the fixed style, or with one per seed if `style` is random."""
-        if self.config.style == "fixed" or seeds is None:
-            seeds = [self.config.style_seed] * len(images)
-        styles = style_codes(seeds, self.config.style_dim).to(images.device)
-        image: Tensor = self.gen[OTHER[domain]].decode(self.gen[domain].encode_content(images), styles)
-        return image
+        styles = styles_for(images, self.config, seeds)
+        return Translation(self.gen[OTHER[domain]].decode(self.gen[domain].encode_content(images), styles))
 
     def make(self, source: ByDomain, draws: Draws, judged: bool = False) -> Made:
         """Translate with random styles, and draw images again with their own."""
@@ -83,7 +82,7 @@ class Munit(AutoencodingMethod):
             made.draw(d, self.gen[d].decode, [made.content[o], made.drawn[d]], own)
         return made
 
-    def other_terms(self, source: ByDomain, made: Made, draws: Draws, log: dict[str, Tensor]) -> None:
+    def other_terms(self, source: ByDomain, made: Made, draws: Draws, log: Terms) -> None:
         """Translations should give back their style and content, and with the image's own style the image.
 
         The content codes to be given back are not detached: encoders may also make them easier to give back.
@@ -97,9 +96,3 @@ class Munit(AutoencodingMethod):
                 log[f"content_{d}"] = losses.l1(content, made.content[d])
             if c.cyc_w:
                 log[f"cyc_{d}"] = losses.l1(self.gen[d].decode(content, made.own[d]), source[d])
-
-
-def style_codes(seeds: Sequence[int], style_dim: int) -> Tensor:
-    """Standard normal style codes, len(seeds) x style_dim, each a function of its seed alone."""
-    drawn = {s: torch.randn(style_dim, generator=torch.Generator().manual_seed(s)) for s in set(seeds)}
-    return torch.stack([drawn[s] for s in seeds])

@@ -22,7 +22,9 @@ from bench.contracts import FrozenHolder, Prior
 from bench.errors import UsageError
 from bench.registry import register_method
 from methods import losses
-from methods.consistency import ConsistencyConfig, ConsistencyMethod, Generated, Terms
+from methods.checking import check_above, check_at_least, check_choice, check_within
+from methods.consistency import ConsistencyConfig, ConsistencyMethod, Generated
+from methods.munit_family import Terms
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class OursConfig(ConsistencyConfig):
         symmetric, mask_penalty: also run the mirrored loop B -> A -> B; ``acl_gan`` takes that method's own mask penalties.
         *_w: loss weights; `style_w` multiplies `feature_w`.
         upper, kappa, repulsion_*: equations 2 and 3; `repulsion_tanh` reads the centre in [-1, 1] instead of [0, 1].
-        phi_size, phi_relu: side of the classifier's input; align features after its last ReLU (which it pools) or before.
+        phi_relu: align the classifier's features after its last ReLU (which it pools) or before.
         lca_threshold: source probability of a present finding.
         beta1, beta2: for short runs (below 5e4 iterations) take 0.5, 0.999 and `disc_lr_factor` 2.5, so that the
             discriminators are of use sooner.
@@ -61,7 +63,6 @@ class OursConfig(ConsistencyConfig):
     repulsion_height: float = 0.2
     repulsion_eps: float = 0.01
     repulsion_tanh: bool = False
-    phi_size: int = 256
     phi_relu: bool = True
     lca_threshold: float = 0.5
     beta1: float = 0.9
@@ -71,12 +72,13 @@ class OursConfig(ConsistencyConfig):
     def __post_init__(self) -> None:
         """Refuse values and combinations that mean nothing, naming the key."""
         super().__post_init__()
-        self.check_choices(mask_penalty=("paper", "acl_gan"))
+        check_choice(self, ("paper", "acl_gan"), "mask_penalty")
+        check_at_least(self, 0, "kappa", "repulsion_height")
+        check_above(self, 0, "repulsion_eps")
+        check_within(self, 0, 1, "upper", "lca_threshold")
+        check_within(self, -1 if self.repulsion_tanh else 0, 1, "repulsion_centre")
         if not self.aaspm and (self.baml or self.mask_penalty == "acl_gan"):
             raise UsageError(f"{'baml=true' if self.baml else 'mask_penalty=acl_gan'} needs a mask (aaspm=true).")
-        if self.phi_size < 1:
-            raise UsageError(f"phi_size: {self.phi_size} is less than 1.")
-        self.check_most(lca_threshold=1)
 
 
 @register_method("ours")
@@ -127,8 +129,8 @@ class Ours(ConsistencyMethod):
         c, n, prior = self.config, len(source["a"]), cast(Prior, self.holder.module)
         loops = [("a", "b"), ("b", "a")] if c.symmetric and c.fa else [("a", "b")]
         with torch.no_grad():
-            before = losses.phi(prior, torch.cat([source[origin] for origin, _ in loops]), c.phi_size, c.phi_relu)
-        after = losses.phi(prior, torch.cat([made[target]["fake"].image for _, target in loops]), c.phi_size, c.phi_relu)
+            before = losses.phi(prior, torch.cat([source[origin] for origin, _ in loops]), c.phi_relu)
+        after = losses.phi(prior, torch.cat([made[target]["fake"].image for _, target in loops]), c.phi_relu)
         if c.fa:
             log["fa_struct"] = len(loops) * losses.fa_structural(after, before)
             log["fa_style"] = len(loops) * losses.fa_style(after, before)

@@ -77,6 +77,10 @@ class ImagePool(nn.Module):
         """The stored images, n x C x H x W; an empty tensor before the first."""
         return self.stored[: self.count].clone()
 
+    def empty_extra_state(self) -> Tensor:
+        """The state of a pool without images: what goes into files that are handed on."""
+        return torch.empty(0)
+
     def set_extra_state(self, state: Tensor) -> None:
         """Take over the images of another pool of this size."""
         if len(state) > self.size:

@@ -14,16 +14,17 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from bench.contracts import Draws, Prior
+from bench.contracts import Draws, Prior, Translation
 from bench.registry import register_method
 from methods import losses
-from methods.autoencoding import OTHER, AutoencodingConfig, AutoencodingMethod, ByDomain, Made
+from methods.autoencoding import AutoencodingConfig, AutoencodingMethod, Made
+from methods.munit_family import OTHER, ByDomain, Terms
 from methods.networks.style_content import ContentEncoder, Decoder, wide
 
 
 @dataclass(frozen=True)
 class UnitConfig(AutoencodingConfig):
-    """Hyper-parameters; see `AutoencodingConfig`.
+    """Hyper-parameters; see `AutoencodingConfig`. Without a style, decoders need no residual block.
 
     Attributes:
         kl_w, kl_cyc_w: weight of the divergence of the codes of images, and of translations.
@@ -31,6 +32,8 @@ class UnitConfig(AutoencodingConfig):
 
     kl_w: float = 0.01
     kl_cyc_w: float = 0.01
+
+    least_blocks: ClassVar[int] = 0
 
 
 class Autoencoder(nn.Module):
@@ -67,10 +70,9 @@ class Unit(AutoencodingMethod):
         generators = nn.ModuleDict({d: Autoencoder(channels, c.width, c.downsamples, c.n_res) for d in OTHER})
         super().__init__(c, channels, generators, {"kl": c.kl_w, "kl_cyc": c.kl_cyc_w})
 
-    def redraw(self, images: Tensor, domain: str, seeds: Sequence[int] | None) -> Tensor:
+    def redraw(self, images: Tensor, domain: str, seeds: Sequence[int] | None) -> Translation:
         """Decode the mean codes, without noise: nothing is random, and seeds change nothing."""
-        image: Tensor = self.gen[OTHER[domain]].decoder(self.gen[domain].encoder(images))
-        return image
+        return Translation(self.gen[OTHER[domain]].decoder(self.gen[domain].encoder(images)))
 
     def make(self, source: ByDomain, draws: Draws, judged: bool = False) -> Made:
         """Translate and draw again from the same samples of the codes."""
@@ -81,7 +83,7 @@ class Unit(AutoencodingMethod):
             made.draw(d, self.gen[d].decoder, [sampled[o]], [sampled[d]] if again else [])
         return made
 
-    def other_terms(self, source: ByDomain, made: Made, draws: Draws, log: dict[str, Tensor]) -> None:
+    def other_terms(self, source: ByDomain, made: Made, draws: Draws, log: Terms) -> None:
         """Codes of images and of translations should be near N(0, I); the latter should decode to the image."""
         c = self.config
         for d, o in OTHER.items():
@@ -95,4 +97,4 @@ class Unit(AutoencodingMethod):
 
 def sample(code: Tensor, draws: Draws, name: str) -> Tensor:
     """Codes N x F x h x w with standard normal noise of their own type."""
-    return code + draws.normal(name, *code.shape[1:]).to(code)
+    return code + draws.normal_map(name, *code.shape[1:]).to(code)

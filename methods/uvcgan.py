@@ -7,6 +7,8 @@ Training has two stages. In ``pretrain`` one generator learns, on both domains, 
 out; in ``train`` both generators start from what it learnt, against discriminators that are new. Where no flip and no change of
 colour means anything, as in radiographs, the published augmentation of the first stage comes down to rotation, brightness and
 contrast; the preset's own augmentation is done before, in both stages. What turns into view from outside repeats the border.
+Both stages count their steps from 0, so the second begins the stream of images and crops anew; what else a step draws bears names
+that the other stage has not.
 
 Published length: 2499 epochs of pretraining (about 54 iterations each, batch 64), then 500 x 2000 iterations at batch 1 of images
 resized to 286 and cropped to 256; sizes and crops are the preset's.
@@ -17,22 +19,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.contracts import Batch, Draws, Method, OptimWrappers, Prior, Translation, frozen
+from bench.contracts import Batch, Draws, OptimWrappers, Prior, Translation
 from bench.errors import UsageError
 from bench.registry import register_method
 from methods import losses
+from methods.checking import check_above, check_at_least, check_below_one
 from methods.cyclegan import CycleGAN, CycleGANConfig, Images
-from methods.networks.patchgan import PatchGAN
 from methods.networks.style_content import wide
 from methods.networks.uvcgan import ViTUNet
-from methods.pool import ImagePool
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class UVCGANConfig(CycleGANConfig):
     """Hyper-parameters; the defaults are the published recipe (selfie to anime). Others: see `CycleGANConfig`.
 
     Attributes:
-        gp_w, gp_centre: the gradient penalty, see `gradient_penalty`; 0 spares it.
+        gp_w, gp_centre: the gradient penalty in the discriminators' loss, see `gradient_penalty`; 0 spares it.
         width, levels: the generators' U-Net: features of the first level, and halvings.
         n_blocks, vit_heads, vit_dim: the generators' transformer: blocks, attention heads, length of a token.
         pretrain: False leaves the first stage out.
@@ -81,17 +81,11 @@ class UVCGANConfig(CycleGANConfig):
     def __post_init__(self) -> None:
         """Refuse values that mean nothing, naming the key."""
         super().__post_init__()
-        for key in ("levels", "vit_heads", "vit_dim", "pretrain_iterations", "pretrain_batch", "pretrain_cycles", "mask_patch"):
-            if getattr(self, key) < 1:
-                raise UsageError(f"{key}: {getattr(self, key)} is less than 1.")
-        for key in ("gp_w", "gp_centre", "pretrain_decay", "rotate"):
-            if not getattr(self, key) >= 0:
-                raise UsageError(f"{key}: {getattr(self, key)} is less than 0.")
-        if not self.pretrain_lr > 0:
-            raise UsageError(f"pretrain_lr: {self.pretrain_lr} is not above 0.")
-        for key in ("pretrain_share", "pretrain_beta1", "pretrain_beta2", "mask_share", "jitter"):
-            if not 0 <= getattr(self, key) < 1:
-                raise UsageError(f"{key}: {getattr(self, key)} is not at least 0 and below 1.")
+        check_at_least(self, 1, "levels", "vit_heads", "vit_dim", "mask_patch")
+        check_at_least(self, 1, "pretrain_iterations", "pretrain_batch", "pretrain_cycles")
+        check_at_least(self, 0, "gp_centre", "pretrain_decay", "rotate")
+        check_above(self, 0, "pretrain_lr")
+        check_below_one(self, "pretrain_share", "pretrain_beta1", "pretrain_beta2", "mask_share", "jitter")
         if self.vit_dim % self.vit_heads:
             raise UsageError(f"vit_heads: {self.vit_heads} heads do not divide a token of length {self.vit_dim} (vit_dim).")
 
@@ -106,13 +100,14 @@ class UVCGAN(CycleGAN):
 
     def __init__(self, config: UVCGANConfig, channels: int, prior: Prior | None = None) -> None:
         """Build a generator a direction, a discriminator and a pool a domain."""
-        Method.__init__(self, config, channels)  # CycleGAN's own would build its generators
-        c = config
-        vit = partial(ViTUNet, vit_dim=c.vit_dim, vit_heads=c.vit_heads, vit_blocks=c.n_blocks, init=c.init)
-        self.gen_ab, self.gen_ba = (vit(channels, c.width, c.levels) for _ in "ab")  # type: ignore[assignment]
-        self.disc = nn.ModuleDict({d: PatchGAN(channels, c.disc_width, c.disc_layers, init=c.disc_init) for d in "ab"})
-        self.pool = nn.ModuleDict({d: ImagePool(c.pool_size) for d in "ab"})
+        super().__init__(config, channels, prior)
         self.stage = self.stages[-1]
+
+    def make_generator(self) -> nn.Module:
+        """A generator, called with images N x C x H x W in [0, 1]."""
+        c = self.config
+        vit = {"vit_dim": c.vit_dim, "vit_heads": c.vit_heads, "vit_blocks": c.n_blocks}
+        return ViTUNet(self.channels, c.width, c.levels, **vit, init=c.init)
 
     @classmethod
     def budget(cls, config: UVCGANConfig, stage: str, updates: int, batch_size: int) -> tuple[int, int]:
@@ -154,18 +149,16 @@ class UVCGAN(CycleGAN):
     def step(self, batch: Batch, optim: OptimWrappers, stage: str) -> dict[str, Tensor]:
         """Pretraining: one update of one generator. Training: one of both, then one of the discriminators."""
         source = {"a": (batch.opacity + 1) / 2, "b": (batch.clear + 1) / 2}
-        log = dict[str, Tensor]()
         if stage == "pretrain":
+            log = dict[str, Tensor]()
             optim["G"].update_params(self._restoration_loss(source, batch.draws, log))
         else:
-            with frozen(self.disc):
-                fake, loss = self._generator_loss(source, log)
-            optim["G"].update_params(loss)
-            shown = {d: self.pool[d](fake[d].detach(), batch.draws, f"pool_{d}") for d in "ab"}
-            loss = self._discriminator_loss(source, shown, log) + self._penalty(source, shown, batch.draws, log)
-            log["d_total"] = loss
-            optim["D"].update_params(loss)
+            log = self.update(source, batch.draws, optim)
         return {name: value.detach() for name, value in log.items()}
+
+    def discriminator_loss(self, source: Images, shown: Images, draws: Draws, log: dict[str, Tensor]) -> Tensor:
+        """CycleGAN's, and the gradient penalty."""
+        return super().discriminator_loss(source, shown, draws, log) + self._penalty(source, shown, draws, log)
 
     @torch.no_grad()
     def translate(self, images: Tensor, direction: str = "a2b", seeds: Sequence[int] | None = None) -> Translation:

@@ -116,7 +116,7 @@ class UnitPeer(MunitPeer):
         gen, side = self.hyper["gen"], self.setting.size >> self.hyper["gen"]["n_downsample"]
         shape = (gen["dim"] << gen["n_downsample"], side, side)
         names = ("disc_code_a", "disc_code_b", "code_a", "code_b", "cycle_b", "cycle_a")
-        return [draws.normal(name, *shape) for name in names]
+        return [draws.normal_map(name, *shape) for name in names]
 
 
 class AclGanPeer(StyleFamily):
@@ -199,10 +199,10 @@ class DritPeer(Peer):
     period, turn = 3, 2
     names: ClassVar[dict[str, str | tuple[str, float]]] = {
         **{f"d_{d}": f"dis{d.upper()}_loss" for d in ("a", "b", "a2", "b2")},
-        **{"d_content": "disContent_loss", "g_total": "G_loss"},
+        **{"d_content_chance": "disContent_loss", "g_total": "G_loss"},
         **{f"g_adv_{d}": f"gan_loss_{d}" for d in "ab"},
         **{f"g_content_{d}": f"gan_loss_{d}content" for d in "ab"},
-        **{f"g_random_{d}": f"gan2_loss_{d}" for d in "ab"},
+        **{f"g_adv_{d}2": f"gan2_loss_{d}" for d in "ab"},
         **{f"kl_{d}": (f"kl_loss_za_{d}", 100.0) for d in "ab"},
         **{f"code_{d}": (f"kl_loss_zc_{d}", 100.0) for d in "ab"},
         **{f"cycle_{d}": (f"l1_recon_{d.upper()}_loss", 0.1) for d in "ab"},
@@ -249,7 +249,7 @@ class DritPeer(Peer):
         side = self.setting.size // 4
         code, halves = (4 * self.setting.width, side, side), list[Tensor]()
         for name, shape in (("noise", code), ("attribute", (8,)), ("style", (8,)), ("noise_back", code), ("attribute_back", (8,))):
-            values = draws.normal(name, *shape)
+            values = (draws.normal_map if shape is code else draws.normal)(name, *shape)
             halves += [values[0::2], values[1::2]]
         return halves
 

@@ -36,12 +36,19 @@ class DoubleDraws(Draws):
         self.asked.append(name)
         return super().normal(name, *shape).double()
 
+    def normal_map(self, name: str, *shape: int) -> Tensor:
+        self.asked.append(name)
+        return super().normal_map(name, *shape).double()
+
 
 class SameDraws(DoubleDraws):
     """Gives images for the discriminators alone the noise of the others."""
 
     def normal(self, name: str, *shape: int) -> Tensor:
         return super().normal(name.removeprefix("disc_"), *shape)
+
+    def normal_map(self, name: str, *shape: int) -> Tensor:
+        return super().normal_map(name.removeprefix("disc_"), *shape)
 
 
 def make_batch(channels: int = 1, step: int = 0, draws: type[Draws] = Draws, start: int = 0, count: int = 2) -> Batch:

@@ -172,8 +172,8 @@ def test_both_orders_give_the_same_gradients_for_the_same_noise() -> None:
 
 def test_a_step_of_the_discriminators_makes_their_images_only(monkeypatch: pytest.MonkeyPatch) -> None:
     method, made = build(), list[dict[str, Any]]()
-    generate = method._generate
-    monkeypatch.setattr(method, "_generate", lambda *a, **k: made.append(generate(*a, **k)) or made[-1])
+    generate = method.make
+    monkeypatch.setattr(method, "make", lambda *a, **k: made.append(generate(*a, **k)) or made[-1])
     optim = wrappers(method)
     for step in (0, 1):
         method.step(make_batch(step=step), optim, "train")
@@ -275,7 +275,8 @@ def test_bf16_steps_are_finite_and_near_the_float32_ones() -> None:
     ("changes", "key"),
     [
         *[({"lower": 0.6}, "lower"), ({"upper": 1.5}, "upper"), ({"g_every": 0}, "g_every")],
-        *[({"style": "mean"}, "style"), ({"lr": 0}, "lr"), ({"beta1": 1.5}, "beta1")],
+        *[({"style": "mean"}, "style"), ({"lr": 0}, "lr"), ({"beta1": 1.0}, "beta1")],
+        *[({"mask_w": -1.0}, "mask_w"), ({"delta": -0.1}, "delta"), ({"n_res": 0}, "n_res")],
     ],
 )
 def test_contradictory_settings_name_their_key(changes: dict[str, Any], key: str) -> None:

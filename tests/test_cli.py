@@ -338,7 +338,7 @@ def test_check_of_a_good_method(bench: Bench) -> None:
         ("def step(self, batch, optim, stage): return None", "step must return a dict of scalar losses, not NoneType"),
         ("def step(self, *a): return {'x': torch.tensor(float('nan'))}", "step's 'x' is nan after 1 steps"),
         ("def step(self, *a): return {'x': torch.zeros(2)}", "step's 'x' must be a detached scalar tensor"),
-        ("def step(self, *a): return {'x': torch.zeros(())}", "two steps changed nothing under optimizer"),
+        ("def step(self, *a): return {'x': torch.zeros(())}", "2 steps changed nothing under optimizer"),
         ("def step(self, *a): raise ValueError('no')", "ValueError: no"),
         ("def lr_factor(self, step, total): return -1.0", "lr_factor must be finite and not negative"),
         ("def translate(self, x, d='a2b', s=None): return x", "translate must return a Translation, not Tensor"),

@@ -9,7 +9,7 @@ from typing import Literal
 import pytest
 
 from bench import config
-from bench.config import fill, fingerprint, load, plain
+from bench.config import fill, fingerprint, load, plain, train_config
 from bench.errors import UsageError
 
 
@@ -24,6 +24,37 @@ def test_order_is_preset_file_flag(tmp_path: Path) -> None:
     assert float(mine.methods["ours"]["lr"]) == 1e-3 != float(quick.methods["ours"]["lr"])
     both = load("quick", str(path), ["train.iterations=7", "methods.ours.lr=0.5"])
     assert both.train.iterations == 7 and both.methods["ours"]["lr"] == "0.5" and both.train.batch_size == 3
+
+
+def _own(found: config.BenchConfig, method: str = "cyclegan") -> tuple[int, int]:
+    settings = train_config(found, method)
+    return settings.iterations, settings.batch_size
+
+
+def test_train_keys_end_budgets_set_before(tmp_path: Path) -> None:
+    paper = load("paper")
+    assert _own(paper) == (500_000, 1) and _own(paper, "ours") == (250_000, 2)
+    for method in ("cyclegan", "acl_gan", "uvcgan"):
+        assert _own(load("paper", None, ["train.iterations=100", "train.batch_size=8"]), method) == (100, 8)
+    assert _own(load("paper", None, ["train.iterations=100"])) == (100, 1), "each key by itself"
+    assert _own(load("paper", None, [], {"train": {"iterations": 100}})) == (100, 1)
+    path = tmp_path / "mine.yaml"
+    path.write_text("train: {iterations: 50}\nbudgets: {cyclegan: {batch_size: 4}}\n")
+    assert _own(load("paper", str(path))) == (50, 4) and _own(load("paper", str(path)), "cut") == (50, 1)
+    both = load("paper", str(path), ["train.batch_size=8"])
+    assert _own(both) == (50, 8)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_budgets_set_together_with_train_keys_hold(order: tuple[int, int], tmp_path: Path) -> None:
+    sets = ["train.iterations=100", "budgets.cyclegan.iterations=40"]
+    both = load("paper", None, [sets[i] for i in order])
+    assert _own(both) == (40, 1) and _own(both, "cut") == (100, 1)
+    path = tmp_path / "mine.yaml"
+    path.write_text("train: {iterations: 50}\nbudgets: {cut: {iterations: 30}}\n")
+    assert _own(load("paper", str(path)), "cut") == (30, 1)
+    assert _own(load("paper", str(path), ["budgets.cyclegan.iterations=40"])) == (40, 1), "set later than train.iterations"
+    assert _own(load("paper", str(path), [sets[0]]), "cut") == (100, 1)
 
 
 def test_python_files_are_read_too(tmp_path: Path) -> None:
@@ -55,6 +86,8 @@ def test_presets_are_valid_down_to_methods_and_evaluators(name: str) -> None:
         ("evaluators.fidelty.seed=1", r"unknown evaluator 'fidelty'\. Did you mean 'fidelity'\?"),
         ("datasets.synthetc.images=1", r"unknown dataset 'synthetc'\. Did you mean 'synthetic'\?"),
         ("methods.ours=1", "'methods' needs a name and a key below it"),
+        ("budgets=1", "'budgets' needs a name and a key below it"),
+        ("budgets.ours=1", "'budgets' needs a name and a key below it"),
         ("train=5", r"'train' holds several keys \(iterations, .*\); set one of them"),
         ("train.iterations", "expected key=value, for example"),
         ("train.iterations=many", r"'train.iterations': cannot use 'many'"),

@@ -283,7 +283,7 @@ def test_translation() -> None:
 
 @pytest.mark.parametrize("bad", [
     {"patches": 1}, {"nce_blocks": (1, 10)}, {"nce_blocks": (5, 1)}, {"temperature": 0.0}, {"decay_start": 1.0}, {"init": "x"},
-    {"nce_w": -1.0}, {"embedding": 0}, {"beta2": 1.0},
+    {"nce_w": -1.0}, {"embedding": 0}, {"beta2": 1.0}, {"adv_w": float("nan")},
 ])  # fmt: skip
 def test_bad_keys_are_named(bad: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=next(iter(bad))):

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from engine_tools import CPU, SETTINGS, InterruptedTrainingError, Source, losses, weights
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
+from bench import engine
 from bench.contracts import Batch, Draws
 from bench.errors import UsageError
+from bench.progress import Progress
 from methods.cyclegan import CycleGAN, CycleGANConfig
 from methods.networks.conv import BlurDown, BlurUp, NormActivation, Reflect
 from methods.networks.patchgan import PatchGAN
 from methods.networks.resnet import ResnetGenerator
+from methods.networks.style_content import instance_norm
 
 SMALL: dict[str, Any] = {"width": 8, "n_blocks": 2, "disc_width": 8, "init": "kaiming", "disc_init": "kaiming"}
 
@@ -162,6 +168,46 @@ def test_resampling_is_the_binomial_blur(size: int) -> None:
     torch.testing.assert_close(BlurUp()(x), up)
 
 
+@pytest.mark.parametrize("slope", [0.0, 0.2])
+def test_norm_with_activation_has_the_gradients_of_its_formula(slope: float) -> None:
+    x = torch.randn(2, 3, 6, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(NormActivation(slope), x) and torch.autograd.gradgradcheck(NormActivation(slope), x)
+    plain = F.leaky_relu(F.instance_norm(x, eps=1e-5), slope)
+    torch.testing.assert_close(NormActivation(slope)(x), plain)
+    narrow = x.detach().bfloat16().requires_grad_()
+    before = narrow.detach().clone()
+    NormActivation(slope)(narrow).sum().backward()
+    assert torch.equal(narrow, before) and narrow.grad is not None, "its input stays as it was"
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_norm_with_activation_keeps_no_tensor_for_itself(slope: float, dtype: torch.dtype) -> None:
+    """Besides what the norm alone keeps, only its own output, which the next layer keeps anyway."""
+
+    def kept(module: nn.Module) -> tuple[set[int], Tensor]:
+        storages = dict[int, Tensor]()
+
+        def pack(saved: Tensor) -> Tensor:
+            if saved.numel() == x.numel():
+                storages[saved.untyped_storage().data_ptr()] = saved
+            return saved
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved):
+            out = module(x)
+        alive.append((storages, out))
+        return set(storages), out
+
+    class Norm(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return instance_norm(x)
+
+    alive = list[object]()
+    x = torch.randn(2, 3, 16, 16).to(dtype).requires_grad_()
+    norm, (both, out) = kept(Norm())[0], kept(NormActivation(slope))
+    assert len(both) == len(norm) + 1 and out.untyped_storage().data_ptr() in both
+
+
 def test_inits() -> None:
     for init, layer_std in (
         ("normal", 0.02),
@@ -171,6 +217,8 @@ def test_inits() -> None:
         conv = [m for m in ResnetGenerator(1, 64, 1, init=init).modules() if isinstance(m, nn.Conv2d)][1]
         assert conv.weight.std().item() == pytest.approx(layer_std, rel=0.02)
         assert conv.bias is not None and not conv.bias.any()
+    up = next(m for m in ResnetGenerator(1, 64, 1, init="kaiming").modules() if isinstance(m, nn.ConvTranspose2d))
+    assert up.weight.std().item() == pytest.approx((2 / (256 * 9)) ** 0.5, rel=0.02), "of its 256 inputs"
     with pytest.raises(UsageError, match="normal, xavier, kaiming"):
         PatchGAN(1, 4, init="orthogonal")
 
@@ -293,7 +341,35 @@ def test_translation() -> None:
 
 @pytest.mark.parametrize("bad", [
     {"width": 0}, {"pool_size": -1}, {"cycle_w": -1.0}, {"lr": 0.0}, {"beta1": 1.0}, {"init": "zeros"}, {"disc_layers": 0},
+    {"identity_w": float("nan")}, {"lr": float("inf")},
 ])  # fmt: skip
 def test_bad_keys_are_named(bad: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=next(iter(bad))):
         CycleGANConfig(**bad)
+
+
+def test_weights_to_hand_on_hold_no_image_of_a_patient(tmp_path: Path) -> None:
+    """The pools are in checkpoints, so that a training resumes exactly, and not in weights.pth."""
+    settings = replace(SETTINGS, ema=0.5)
+
+    def fit(folder: Path, stop: int | None = None) -> Any:
+        source = Source(stop, size=32)
+        method = build(double=False, pool_size=3)
+        return engine.fit(method, source, settings, folder, "train", 0, "cyclegan", CPU, Progress("", quiet=True), 1), method
+
+    straight, method = fit(tmp_path / "straight")
+    with pytest.raises(InterruptedTrainingError):
+        fit(tmp_path / "cut", stop=5)
+    kept = torch.load(tmp_path / "cut" / "iter_4.pth", weights_only=True)["state_dict"]
+    resumed, _ = fit(tmp_path / "cut")
+    assert losses(tmp_path / "cut") == losses(tmp_path / "straight") and straight.weights_id == resumed.weights_id
+    handed = weights(straight.weights)
+    for key in ("pool.a._extra_state", "pool.b._extra_state"):
+        assert len(kept[key]) == 3 and handed[key].numel() == 0, key
+    assert all(len(pool.get_extra_state()) == 3 for pool in method.pool.values()), "the method goes on with its own"
+    fresh = build(double=False, pool_size=3)
+    engine.load_weights(fresh, straight.weights)
+    batch = make_batch(double=False)
+    assert torch.isfinite(fresh.translate(batch.opacity).image).all()
+    fresh.step(batch, wrappers(fresh), "train")
+    assert len(fresh.pool["a"].get_extra_state()) == 2, "an emptied pool fills again"

@@ -136,8 +136,15 @@ def test_the_batch_of_each_stage_is_looked_at(monkeypatch: pytest.MonkeyPatch) -
     assert asked[2:] == [("first", 9, 8), ("second", 9, 8)]
 
 
-def _looked_at(sets: list[str], message: str) -> None:
-    spec = RunSpec(("original", "toy"), "all", "quick", load("quick", None, sets), ("synthetic",), (0,), RunOptions())
+@pytest.mark.parametrize(("size", "message"), [(2, "1 images a process cannot be halved"), (6, "3 images a process"), (4, "")])
+def test_a_share_that_a_method_cannot_take_is_found_before_the_run(size: int, message: str) -> None:
+    """DRIT doubles the batch and halves what each process gets; found in its first step, it would end every method's run."""
+    words = f"'drit', batch size {2 * size}, 4 processes: .*{message}.*--set budgets.drit.batch_size=N" if message else ""
+    _looked_at(["train.batch_size=8", f"budgets.drit.batch_size={size}"], words, "drit")
+
+
+def _looked_at(sets: list[str], message: str, method: str = "toy") -> None:
+    spec = RunSpec(("original", method), "all", "quick", load("quick", None, sets), ("synthetic",), (0,), RunOptions())
     with pytest.raises(UsageError, match=message) if message else nullcontext():
         pipeline._check_batch(spec, 4)
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
+from bench.config import load, train_config
 from bench.contracts import Batch, Draws
 from bench.errors import UsageError
 from bench.registry import METHODS
@@ -42,6 +43,9 @@ class DoubleDraws(Draws):
 
     def normal(self, name: str, *shape: int) -> Tensor:
         return super().normal(name, *shape).double()
+
+    def normal_map(self, name: str, *shape: int) -> Tensor:
+        return super().normal_map(name, *shape).double()
 
 
 class Recorder(OptimWrapper):  # type: ignore[misc]
@@ -90,7 +94,7 @@ def written_out(method: Drit, batch: Batch) -> dict[str, Tensor]:
     a, a_other, b, b_other = batch.opacity[:1], batch.opacity[1:], batch.clear[:1], batch.clear[1:]
 
     def noise(name: str, *shape: int) -> tuple[Tensor, Tensor]:
-        values = batch.draws.normal(name, *shape)
+        values = (batch.draws.normal_map if len(shape) == 3 else batch.draws.normal)(name, *shape)
         return values[:1], values[1:]
 
     def content(d: str, x: Tensor, added: Tensor) -> Tensor:
@@ -305,22 +309,39 @@ def test_two_of_three_iterations_train_only_the_content_discriminator() -> None:
         names = method.step(make_batch(step=step), optim, "train").keys()
         changed = {name.split(".")[0] for name, value in method.state_dict().items() if not torch.equal(value, before[name])}
         if step < 2:
-            assert changed == {"disc_content"} and set(names) == {"d_content"}
+            assert changed == {"disc_content"} and set(names) == {"d_content_chance"}
         else:
             assert changed == {name for name, _ in method.named_children() if name != "data_preprocessor"}
     assert all(p.requires_grad for p in method.parameters())
 
 
-def test_budget_counts_full_updates() -> None:
+def test_budget_counts_full_updates_and_encoded_images() -> None:
     config = DritConfig()
-    assert Drit.budget(config, "train", 100, 4) == (300, 4)
-    assert Drit.images_seen(config, "train", 300, 4) == 400
-    assert Drit.images_seen(config, "train", 299, 4) == 396
-    assert Drit.budget(DritConfig(d_iter=1), "train", 100, 2) == (100, 2)
-    with pytest.raises(UsageError, match="batch_size"):
-        Drit.budget(config, "train", 100, 3)
+    for batch_size in (1, 3, 4):
+        iterations, size = Drit.budget(config, "train", 100, batch_size)
+        assert (iterations, size) == (300, 2 * batch_size)
+        assert Drit.images_seen(config, "train", iterations, size) == 100 * batch_size, "what every other method learns from"
+        assert Drit.images_seen(config, "train", iterations - 1, size) == 99 * batch_size
+    assert Drit.budget(DritConfig(d_iter=1), "train", 100, 2) == (100, 4)
     with pytest.raises(UsageError, match="batch_size"):
         build().step(make_batch(count=1), {}, "train")
+
+
+def test_published_budget_is_one_encoded_and_one_random_image() -> None:
+    settings = train_config(load("paper"), "drit")
+    assert Drit.budget(DritConfig(), "train", settings.iterations, settings.batch_size) == (1_500_000, 2)
+
+
+def test_generators_learn_from_as_many_images_as_the_budget_says() -> None:
+    """Only images that reach encoders count: of the others, discriminators alone see something."""
+    method, seen = build(), list[int]()
+    for encoder in method.content.values():
+        encoder.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+    iterations, size = Drit.budget(method.config, "train", 1, 3)
+    for step in range(iterations):
+        seen.clear()
+        method.step(make_batch(step=step, count=size, total=size), wrappers(method), "train")
+    assert seen[:2] == [3, 3]
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -520,7 +541,11 @@ def test_defaults_are_the_published_ones() -> None:
 
 @pytest.mark.parametrize(
     ("changes", "key"),
-    [({"style": "mean"}, "style"), ({"init": "xavier"}, "init"), ({"d_iter": 0}, "d_iter"), ({"lr": 0.0}, "lr")],
+    [
+        *[({"style": "mean"}, "style"), ({"init": "xavier"}, "init"), ({"d_iter": 0}, "d_iter"), ({"lr": 0.0}, "lr")],
+        *[({"kl_w": -0.1}, "kl_w"), ({"beta2": 1.0}, "beta2"), ({"weight_decay": -1.0}, "weight_decay")],
+        ({"mode_w": float("nan")}, "mode_w"),
+    ],
 )
 def test_settings_that_mean_nothing_name_their_key(changes: dict[str, Any], key: str) -> None:
     with pytest.raises(UsageError, match=key):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,7 @@ def test_cost_losses_and_warnings_cover_all_parts(tmp_path: Path) -> None:
     interrupt(tmp_path, 5)
     path = tmp_path / "iter_4.pth"
     content = torch.load(path, weights_only=True)
-    assert 0 < content["cost"]["seconds"] < 60 and content["cost"]["peak_memory_bytes"] > 0
+    assert 0 < content["cost"]["seconds"] < 60 and content["cost"]["peak_memory_bytes"] != 0
     content["cost"]["seconds"] += 1000
     content["watched"]["warnings"]["mask_a"] = "mask_a: empty"
     torch.save(content, path)
@@ -156,6 +157,60 @@ def test_resuming_says_nothing_of_its_own(tmp_path: Path, capfd: pytest.CaptureF
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_stage_begins_with_the_same_numbers_however_it_is_come_to(tmp_path: Path) -> None:
+    """`begin` may draw: the second of two stages starts alike whether the process trained the first or found it trained."""
+
+    def train(folder: Path, stages: tuple[str, ...], model: Method, seed: int = 0) -> list[float]:
+        drawn: list[float] = []
+        model.begin = lambda stage: drawn.append(  # type: ignore[method-assign]
+            float(torch.rand(1)) + float(np.random.rand()) + random.random()
+        )
+        for stage in stages:
+            engine.fit(model, Source(), SETTINGS, folder / stage, stage, seed, "toy", CPU, Progress("", quiet=True), 1)
+        return drawn
+
+    straight = train(tmp_path / "a", ("first", "second"), build())
+    train(tmp_path / "b", ("first",), build())
+    torch.rand(5)
+    assert train(tmp_path / "b", ("first", "second"), build()) == straight and straight[0] != straight[1]
+    assert train(tmp_path / "c", ("first",), build(), seed=1) != straight[:1]
+    assert (tmp_path / "a" / "second" / "weights.pth").read_bytes() == (tmp_path / "b" / "second" / "weights.pth").read_bytes()
+
+
+def test_tf32_of_a_training_ends_with_it(tmp_path: Path) -> None:
+    flags = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    for wanted in (True, False):
+        engine.set_precision(replace(SETTINGS, tf32=not wanted))
+        model, seen = build(), []
+        model.begin = lambda stage, seen=seen: seen.append([f.allow_tf32 for f in flags])  # type: ignore[method-assign]
+        step = model.step
+        model.step = lambda *a, seen=seen, step=step: (seen.append([f.allow_tf32 for f in flags]), step(*a))[1]  # type: ignore
+        fit(tmp_path / str(wanted), replace(SETTINGS, tf32=wanted, iterations=2), model=model)
+        assert seen == [[wanted] * 2] * 3
+        assert [f.allow_tf32 for f in flags] == [not wanted] * 2
+        with pytest.raises(InterruptedTrainingError):
+            fit(tmp_path / f"cut-{wanted}", replace(SETTINGS, tf32=wanted), Source(stop=1))
+        assert [f.allow_tf32 for f in flags] == [not wanted] * 2
+
+
+def test_peak_memory_on_a_cpu_is_that_of_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = torch.ones(75_000_000)  # 300 MB, freed before the training
+    earlier = hooks.peak_memory()
+    del held
+    result, _ = fit(tmp_path / "a")
+    if not hooks.reset_peak_memory():
+        assert result.cost["peak_memory_bytes"] is None
+        return
+    assert earlier is not None and 0 < result.cost["peak_memory_bytes"] < earlier - 200_000_000
+    monkeypatch.setattr(hooks, "reset_peak_memory", lambda: False)
+    result, _ = fit(tmp_path / "b")
+    assert result.cost["peak_memory_bytes"] is None
+    interrupt(tmp_path / "c", 5)
+    monkeypatch.undo()
+    result, _ = fit(tmp_path / "c")
+    assert result.cost["peak_memory_bytes"] is None, "a part of the training is not known"
+
+
 # -- averages, accumulation, schedule, precision ---------------------------------------------------------------------------
 
 
@@ -173,6 +228,38 @@ def test_ema_is_what_translation_uses_and_training_does_not(tmp_path: Path) -> N
     assert torch.allclose(weights(tmp_path / "again" / "weights.pth")["module.weight"], expected, atol=1e-7)
     assert not torch.equal(weights(averaged.weights)["module.weight"], weights(plain.weights)["module.weight"])
     assert torch.equal(weights(averaged.weights)["critic.0.weight"], weights(plain.weights)["critic.0.weight"])
+
+
+def test_modules_without_weights_are_not_averaged(tmp_path: Path) -> None:
+    model = build()
+    modules = {"module": model.module, "empty": nn.Identity(), "smooth": nn.AvgPool2d(2)}
+    model.inference_modules = lambda: modules  # type: ignore[method-assign]
+    fit(tmp_path, replace(SETTINGS, iterations=3, ema=0.9), model=model)
+    assert set(torch.load(tmp_path / "iter_3.pth", weights_only=True)["ema"]) == {"module"}
+
+
+@pytest.mark.parametrize("cut", [None, 5])
+def test_averages_move_with_the_updates_of_the_generators(tmp_path: Path, cut: int | None) -> None:
+    """A method that trains its generators in every third step averages as over these steps alone, resumed or not."""
+    settings = replace(SETTINGS, iterations=8, ema=0.5, checkpoint_interval=1)
+
+    def model() -> Method:
+        made = _constant_rate()
+        made.images_seen = lambda config, stage, n, size: n // 3 * size  # type: ignore[method-assign]
+        return made
+
+    if cut:
+        with pytest.raises(InterruptedTrainingError):
+            fit(tmp_path / "run", settings, Source(stop=cut), model())
+    fit(tmp_path / "run", settings, model=model())
+    expected = None
+    for update, done in enumerate((3, 6), 1):
+        _, after = fit(tmp_path / f"after{done}", replace(SETTINGS, iterations=done), model=_constant_rate())
+        decay, now = min(0.5, (1 + update) / (10 + update)), after.module.weight.detach()
+        expected = now if expected is None else decay * expected + (1 - decay) * now
+    average = torch.load(tmp_path / "run" / "iter_8.pth", weights_only=True)["ema"]["module"]
+    assert int(average["n_averaged"]) == 2
+    torch.testing.assert_close(average["module.weight"], expected, rtol=0, atol=1e-7)
 
 
 def _constant_rate() -> Method:
@@ -244,7 +331,7 @@ def _ours() -> Method:
 
     torch.manual_seed(3)
     cls = METHODS.get("ours")
-    config = cls.Config(width=4, n_res=1, disc_width=4, phi_size=64, disc_init="kaiming", beta2=0.999)
+    config = cls.Config(width=4, n_res=1, disc_width=4, disc_init="kaiming", beta2=0.999)
     return cls(config, 1, DensePrior("densenet_small", FINDINGS, 64))
 
 

@@ -175,7 +175,9 @@ def test_score_waits_for_who_makes_the_prior(
     assert bench(*words).code == 0 and seen == ["made"]
 
 
-@pytest.mark.parametrize("name", ["../../esc", "a/b", "", ".hidden", "-x", "a b", "cache", "Cache", "original", "toy", "a\nb"])
+@pytest.mark.parametrize(
+    "name", ["../../esc", "a/b", "", ".hidden", "-x", "a b", "cache", "Cache", "pictures", "original", "toy", "a\nb"]
+)
 def test_score_as_a_name_that_cannot_be(bench: Bench, outside: tuple[Path, list[str]], tmp_path: Path, name: str) -> None:
     words = [w if w != "my-gan" else f"--as={name}" for w in outside[1] if w != "--as"]
     before = set(tmp_path.parent.iterdir())
@@ -254,6 +256,18 @@ def test_translate_mistakes(bench: Bench, run: Path, tmp_path: Path) -> None:
     (run / "train.json").unlink()
     answer = bench("translate", run, tmp_path / "empty", *to, "--import", TOY)
     assert answer.code == 2 and "its training did not finish. Run the same `bench run` command again" in answer.err
+
+
+def test_translate_tells_where_the_methods_file_has_changed(bench: Bench, run: Path, tmp_path: Path) -> None:
+    save_png(tmp_path / "films" / "a.png", chest(1, 32))
+    words = ["translate", run, tmp_path / "films", "--out", tmp_path / "out", "--device", "cpu", "--import"]
+    same = bench(*words, TOY)
+    assert same.code == 0 and "has changed" not in same.err
+    forget_imports()
+    changed = tmp_path / "toy.py"
+    changed.write_text(TOY.read_text() + "# mended\n")
+    answer = bench(*words, changed)
+    assert answer.code == 0 and "method 'toy' has changed since" in answer.err
 
 
 def test_translate_with_the_untranslated_run_copies(bench: Bench, run: Path, tmp_path: Path) -> None:

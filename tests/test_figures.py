@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 from conftest import TINY, Bench
 
+from bench import pipeline, stages
+from bench.errors import BenchError
+
 TWINS = """
-import torch
+import os
 
 from bench.contracts import Translation
 from bench.registry import METHODS, register_method
@@ -21,7 +24,7 @@ class Gamma(METHODS.get("original")):
     gamma = 1.0
 
     def translate(self, images, direction="a2b", seeds=None):
-        return Translation(((images + 1) / 2).pow(self.gamma) * 2 - 1)
+        return Translation(((images + 1) / 2).pow(self.gamma * float(os.environ.get("POWER", "1"))) * 2 - 1)
 
 
 register_method("dark")(type("Dark", (Gamma,), {"gamma": 2.0, "__module__": __name__}))
@@ -59,3 +62,43 @@ def test_several_methods_are_drawn_on_the_same_images(
 
     drawn.clear()
     assert str(picture) in bench(*words, "--method", "dark,bright").out and not drawn, "kept, not drawn again"
+
+    monkeypatch.setenv("POWER", "1.5")
+    answer = bench(*words, "--method", "dark,bright", "--force", "translate")
+    assert answer.code == 0, answer.err
+    (other,) = (runs / "pictures").iterdir()
+    assert other != picture and str(other) in answer.out and drawn, "other images of the same methods: the old picture is gone"
+
+
+def test_a_picture_that_cannot_be_drawn_is_a_warning(
+    bench: Bench, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin, runs = tmp_path / "twins.py", tmp_path / "runs"
+    plugin.write_text(TWINS)
+
+    def broken(*_: Any) -> None:
+        raise ValueError("no font")
+
+    monkeypatch.setattr(pipeline, "comparison_grid", broken)
+    words = ("run", "--suite", "toy-score", *TINY, "--import", plugin, "--runs", runs, "--cache", cache, "--method", "dark,bright")
+    answer = bench(*words)
+    assert answer.code == 0 and "leaderboard  " in answer.out and (runs / "leaderboard.md").is_file()
+    assert "synthetic: no picture of the methods side by side: ValueError: no font" in answer.err
+
+
+def test_what_is_not_done_is_not_drawn(bench: Bench, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Translations of an earlier run lie there still, but this one could not make them."""
+    plugin, runs = tmp_path / "twins.py", tmp_path / "runs"
+    plugin.write_text(TWINS)
+    words = ("run", "--suite", "toy-score", *TINY, "--import", plugin, "--runs", runs, "--cache", cache, "--method", "toy,dark")
+    assert bench(*words).code == 0
+    next((runs / "toy").rglob("train.json")).unlink()
+    (picture,) = (runs / "pictures").iterdir()
+    picture.unlink()
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise BenchError("no training today")
+
+    monkeypatch.setattr(stages, "fit", broken)
+    answer = bench(*words)
+    assert answer.code == 1 and "no training today" in answer.err and not any((runs / "pictures").iterdir())

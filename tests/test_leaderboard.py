@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from leaderboards.cells import hours
 from leaderboards.render import leaderboard, short
 from leaderboards.tables import tables
 
@@ -318,6 +319,38 @@ def test_of_two_records_of_one_score_the_last_written_counts() -> None:
     for rows in ([old, new], [new, old]):
         (table,) = tables(rows)
         assert table.rows[0].cells["fidelity", "kid"].value == 0.2 and not table.rows[0].problems
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{}, {"config_fingerprint": "old"}, {"dataset_fingerprint": "fewer", "image_size": 48}, {"params": {"extractor": "old"}}],
+    ids=["same", "configuration", "data", "evaluator"],
+)
+def test_failures_of_an_abandoned_configuration_go_with_the_next_success(other: dict[str, Any]) -> None:
+    old = fidelity("a", 0.1, 1.0, written="2026-01-02T00:00:00+00:00", status="failed", scores={}, error="boom", **other)
+    best = fidelity("original", 0.3, 3.0, written="2026-01-01T00:00:00+00:00")
+    new = fidelity("a", 0.2, 2.0, written="2026-01-03T00:00:00+00:00")
+    (table,) = tables([new, best, old])
+    assert [row.label for row in table.rows] == ["original", "a"] and not any(row.problems for row in table.rows)
+    for else_ in ({"seed": 1}, {"method": "b"}, {"dataset": "nih14"}, {"preset": "small"}, {"evaluator": "detection"}):
+        assert "boom" in leaderboard([{**old, **else_}, best, new]), else_
+    assert "boom" in leaderboard([{**old, "written": "2026-01-04T00:00:00+00:00", "method_version": 2}, best, new]), "newer"
+
+
+def test_one_reason_for_several_evaluators_is_told_once() -> None:
+    lost = [record("a", name, status="failed", error="train of a: nan") for name in ("fidelity", "faithfulness")]
+    text = leaderboard([*lost, fidelity("original", 0.1, 1.0)])
+    assert "[1] a: faithfulness, fidelity, seed 0 failed: train of a: nan." in text
+
+
+@pytest.mark.parametrize(
+    ("time", "expected"),
+    [(0.00001, "<0.01"), (0.0099, "<0.01"), (0.01, "0.01"), (0.5, "0.5"), (1.25, "1.2"), (9.94, "9.9"), (9.96, "10"), (10.4, "10"),
+     (99.6, "100"), (123, "123"), (1500, "1,500")],
+)  # fmt: skip
+def test_hours_are_plain_numbers(time: float, expected: str) -> None:
+    assert hours(time * 3600, None) == f"{expected} CPU h"
+    assert hours(1.0, time * 3600) == f"{expected} GPU h"
 
 
 def test_short_fits_a_terminal() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, TINY, Bench, records
+from conftest import ROOT, TINY, Bench, forget_imports, records
 from engine_tools import CPU, SETTINGS, InterruptedTrainingError, Source, _threads, losses, same, weights  # noqa: F401
 from torch.nn import functional as F
 
@@ -121,6 +121,11 @@ def test_keys_of_names_with_dots(write: Callable[..., str]) -> None:
         (FILE.replace("related_domains=['summer', ", "related_domains=['summer', 'autumn', "), "must be two"),
         (FILE + "optim_wrapper = dict(generators=dict(clip_grad=dict(max_norm=1)))", "is followed; leave out clip_grad"),
         (FILE + "optim_wrapper = dict(generators=dict(type='AmpOptimWrapper', optimizer=dict()))", "out AmpOptimWrapper"),
+        (FILE + "optim_wrapper = dict(optimizer=dict(lr=7e-5))", "optim_wrapper: optimizer stands for neither group"),
+        (FILE + "optim_wrapper = dict(discriminators=dict(optimizer=5))", "optim_wrapper.discriminators.optimizer: is no optimizer"),
+        (FILE + "optim_wrapper = dict(generators=dict(optimizer=dict(lr=1)))", "optim_wrapper.generators.optimizer: is no optim"),
+        (FILE + "optim_wrapper = dict(generators=5)", "optim_wrapper.generators: is no dict with an `optimizer`"),
+        (FILE + "optim_wrapper = 5", "`optim_wrapper` is no dict of generators and discriminators"),
     ],
 )
 def test_files_that_cannot_be_used(write: Callable[..., str], text: str, expected: str) -> None:
@@ -142,6 +147,14 @@ def test_models_that_cannot_be_built(write: Callable[..., str], text: str, expec
     with pytest.raises(UsageError) as caught:
         build(name=write(text))
     assert expected in str(caught.value) and "my.config.py" in str(caught.value)
+
+
+@installed
+@pytest.mark.parametrize("optimizer", ["type='Adm', lr=1", "type='Adam', rate=1"])
+def test_optimizers_that_cannot_be_built(write: Callable[..., str], optimizer: str) -> None:
+    method = build(name=write(FILE + f"optim_wrapper = dict(discriminators=dict(optimizer=dict({optimizer})))"))
+    with pytest.raises(UsageError, match=r"my\.config\.py': optimizer of the discriminators: "):
+        method.optimizers()
 
 
 @pytest.mark.parametrize(
@@ -380,6 +393,21 @@ def test_through_the_whole_pipeline(bench: Bench, write: Callable[..., str], tmp
     again = bench(*words, "--set", f"methods.{name}.lr=0.001", "--dry-run", "--json")
     assert {row["status"] for row in json.loads(again.out)} == {"cached"}
 
+    (run,) = (runs / folder_name(name)).glob("*/*/")
+    file = Path(name.partition(":")[2])
+    films = next((runs / "original").glob("*/*/translated/*/images"))
+    translate = ["translate", run, films, "--out", tmp_path / "clear", "--device", "cpu"]
+    assert bench(*translate).code == 0
+    text = file.read_text()
+    file.write_text(text.replace("num_conv=2", "num_conv=3"))
+    forget_imports()
+    changed = bench(*translate)
+    assert changed.code == 2 and f"{file} is not what {run} was trained with (my.config.py@" in changed.err
+    file.unlink()
+    forget_imports()
+    gone = bench(*translate)
+    assert gone.code == 2 and f"error: mmagic config {file} is not here; run from the folder it was trained in." in gone.err
+
 
 def _fit(folder: Path, settings: Any = SETTINGS, stop: int | None = None, **config: Any) -> Any:
     method = build(**config)
@@ -408,6 +436,8 @@ def test_resuming_is_exact(tmp_path: Path, changes: dict[str, Any]) -> None:
     resumed = _fit(tmp_path / "cut", settings)
     assert losses(tmp_path / "cut") == losses(tmp_path / "straight") and len(losses(tmp_path / "cut")) == 8
     assert same(weights(straight.weights), weights(resumed.weights)) and straight.weights_id == resumed.weights_id
+    assert weights(straight.weights)["pools._extra_state"] == {"a": [], "b": []}, "no patient's image in the file to hand on"
+    engine.load_weights(build(), straight.weights)
 
 
 @installed

@@ -18,7 +18,8 @@ from bench.config import load, section_config, train_config
 from bench.contracts import Batch
 from bench.errors import UsageError
 from bench.registry import METHODS
-from methods.munit import Munit, MunitConfig, style_codes
+from methods.munit import Munit, MunitConfig
+from methods.styles import style_codes
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -259,7 +260,7 @@ def test_defaults_and_presets() -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("style", "mean"), ("style_dim", 0), ("mlp_dim", 0), ("style_rec_w", -1.0), ("content_rec_w", -1.0), ("width", 0)],
+    [("style", "mean"), ("style_dim", 0), ("mlp_dim", 0), ("style_rec_w", -1.0), ("content_rec_w", -1.0), ("width", 0), ("n_res", 0)],
 )
 def test_values_that_mean_nothing_name_their_key(key: str, value: Any) -> None:
     with pytest.raises(UsageError, match=key):

@@ -21,7 +21,7 @@ from methods.reference import Original
 
 SMALL: dict[str, Any] = {
     **{"width": 8, "n_res": 1, "mlp_dim": 16, "disc_width": 8, "disc_layers": 3, "disc_scales": 2, "disc_init": "kaiming"},
-    **{"phi_size": 32, "lr": 1e-3},
+    "lr": 1e-3,
 }
 
 
@@ -133,8 +133,7 @@ def written_out(method: Ours, batch: Batch) -> tuple[Tensor, Tensor]:
     repulsion = sum(((m - 0.1).abs() + 0.01).pow(-0.2).mean() for m in masks) / 2
 
     prior = method.holder.module  # type: ignore[union-attr]
-    resized = (F.interpolate(x, size=(c.phi_size, c.phi_size), mode="bilinear", antialias=True) for x in (fake_b, a))
-    phi = [prior.features(x) for x in resized]
+    phi = [prior.features(x) for x in (fake_b, a)]
     struct = F.mse_loss(F.instance_norm(phi[0]), F.instance_norm(phi[1].detach()))
     grams = [torch.einsum("nchw,ndhw->ncd", p, p) / p[0, 0].numel() for p in phi]
     style = F.mse_loss(grams[0], grams[1].detach())
@@ -153,7 +152,7 @@ def written_out(method: Ours, batch: Batch) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_one_shared_forward_gives_the_gradients_of_the_written_out_losses(channels: int) -> None:
-    method, batch = build(channels, phi_size=16).double(), make_batch(channels, double=True)
+    method, batch = build(channels).double(), make_batch(channels, double=True)
     optim = wrappers(method, Recorder)
     method.step(batch, optim, "train")
     for name, loss in zip("DG", written_out(method, batch), strict=True):
@@ -291,7 +290,8 @@ def test_lca_reaches_the_generator_only_where_a_finding_is_present() -> None:
 def test_symmetric_loop_doubles_the_roles() -> None:
     method = build(symmetric=True)
     assert set(method.disc_pair) == {"a", "b"}
-    made = method._generate(make_batch())
+    batch = make_batch()
+    made = method.make({"a": batch.opacity, "b": batch.clear}, batch.draws)
     assert set(made["a"]) == set(made["b"]) == {"fake", "intra", "back", "rec"}
     one, two = build(), method  # same seed, but the generators come first, so they are equal
     log_one, log_two = (m.step(make_batch(), wrappers(m), "train") for m in (one, two))
@@ -433,13 +433,22 @@ def test_original_returns_the_images() -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("downsamples", 9), ("n_res", -1), ("lr", -1.0), ("beta1", 1.5), ("lr_decay_every", 0.0), ("lca_threshold", 2.0), ("width", 0)],
+    [
+        *(("downsamples", 9), ("n_res", -1), ("lr", -1.0), ("beta1", 1.5), ("lr_decay_every", 0.0), ("lca_threshold", 2.0)),
+        *(("n_res", 0), ("beta2", 1.0), ("lr_decay", 0.0), ("lr_decay", 1.5), ("upper", 1.5), ("repulsion_centre", -0.1)),
+        *(("repulsion_eps", 0.0), ("kappa", -1.0), ("repulsion_height", -0.2), ("bam_w", -0.1), ("mlp_dim", 0)),
+        *(("classifier_w", float("nan")), ("weight_decay", -1e-4), ("width", 0)),
+    ],
 )
 def test_values_out_of_range_name_their_key(key: str, value: float) -> None:
     from bench.errors import UsageError
 
     with pytest.raises(UsageError, match=key):
         METHODS.get("ours").Config(**{key: value})
+
+
+def test_centre_may_be_negative_where_it_is_read_so() -> None:
+    assert OursConfig(repulsion_tanh=True, repulsion_centre=-0.5).repulsion_centre == -0.5
 
 
 def test_generators_may_take_their_turn_every_second_step() -> None:

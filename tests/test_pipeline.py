@@ -14,10 +14,12 @@ import pytest
 import torch
 from conftest import TINY, TOY, Bench, Forks, folder, forget_imports, records, scores
 
-from bench import hooks
+from bench import hooks, stages
+from bench import scores as scoring
+from bench.errors import BenchError
 from bench.files import lock
 from bench.records import device_report
-from bench.registry import SUITES
+from bench.registry import EVALUATORS, SUITES
 
 Toy = tuple[str, ...]
 ALL_DONE = {
@@ -252,7 +254,10 @@ def test_a_failing_method_stops_only_itself(bench: Bench, toy: Toy, tmp_path: Pa
     words = [*toy, "--import", plugin, "--method", "toy,toy-too", "--set", "methods.toy.error_at=3"]
     answer = bench("run", *words)
     assert answer.code == 1
-    assert set(records(tmp_path / "runs")) == {"toy-too/synthetic--toy-score", "original/synthetic--toy-score"}
+    found = records(tmp_path / "runs")
+    assert {name: r["status"] for name, r in found.items()} == {
+        "toy/synthetic--toy-score": "failed", "toy-too/synthetic--toy-score": "ok", "original/synthetic--toy-score": "ok",
+    }  # fmt: skip
     line = "error: train toy on synthetic, 6 iterations: iteration 3 of stage 'train': ValueError: the method itself is wrong (see "
     assert line in answer.err
     told = Path(answer.err.split("(see ")[1].split(")")[0])
@@ -266,7 +271,74 @@ def test_nan_loss_is_one_line_with_the_checkpoint_kept(bench: Bench, toy: Toy, t
     line = next(text for text in answer.err.splitlines() if "training stopped" in text)
     assert "loss 'g' is nan at iteration 5. Last good checkpoint kept: " in line and "iter_4.pth" in line
     assert next((tmp_path / "runs" / "toy").rglob("iter_4.pth")).is_file()
-    assert set(records(tmp_path / "runs")) == {"original/synthetic--toy-score"}, "finished work is kept"
+    assert {name.split("/")[0]: r["status"] for name, r in records(tmp_path / "runs").items()} == {"original": "ok", "toy": "failed"}
+
+
+def test_a_method_whose_training_fails_stands_in_the_tables(
+    bench: Bench, toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SUITES.module_dict, "both", lambda: ("toy-broken", "toy-score"))
+    words = [*toy, "--suite", "both", "--set", "evaluators.toy-broken.broken=false"]
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise BenchError("no training today")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "fit", broken)
+        answer = bench("run", *words)
+    assert answer.code == 1
+    lost = [r for name, r in records(tmp_path / "runs").items() if name.startswith("toy/")]
+    assert [(r["status"], r["translated_content"], r["n_translated"], r["scores"]) for r in lost] == [("failed", None, None, {})] * 2
+    board = (tmp_path / "runs" / "leaderboard.md").read_text()
+    assert re.search(r"\| toy \[1\] +\| +failed \| +failed \|", board)
+    assert "[1] toy: toy-broken, toy-score, seed 0 failed: train of toy on synthetic, 6 iterations: no training today." in board
+
+    mended = bench("run", *words)
+    assert mended.code == 0, mended.err
+    found = [json.loads(path.read_text()) for path in (tmp_path / "runs").rglob("records/*.json")]
+    assert len(found) == 4 and {r["status"] for r in found} == {"ok"}, "replaced, not added"
+    assert "failed" not in (tmp_path / "runs" / "leaderboard.md").read_text()
+
+
+@pytest.mark.parametrize("error", [ValueError("odd"), PermissionError(errno.EACCES, "no entry")], ids=["odd", "refused"])
+def test_a_failure_that_cannot_be_recorded_is_a_warning(
+    bench: Bench, toy: Toy, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def broken(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(scoring, "lose", broken)
+    answer = bench("run", *toy, "--set", "methods.toy.error_at=3")
+    assert answer.code == 1 and "leaderboard  " in answer.out
+    assert "warning: score toy: toy-score on synthetic: the tables will not tell of its failure: " in answer.err
+
+
+def test_a_full_disk_while_a_failure_is_recorded_ends_the_run(bench: Bench, toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "record.json")
+
+    monkeypatch.setattr(scoring, "lose", full)
+    answer = bench("run", *toy, "--set", "methods.toy.error_at=3")
+    assert answer.code == 1 and "leaderboard  " not in answer.out
+    assert answer.last.startswith("error: record.json: No space left on device. Free some space")
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_full_disk_inside_an_evaluator_is_not_its_failure(
+    bench: Bench, toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, wrapped: bool
+) -> None:
+    def full(*_: Any) -> None:
+        error = OSError(code, "no room", "scratch.npy")
+        if wrapped:
+            raise BenchError("no space left on device while writing scratch.npy.") from error
+        raise error
+
+    assert bench("list", "evaluators", "--import", TOY).code == 0
+    monkeypatch.setattr(EVALUATORS.get("toy-score"), "score", full)
+    answer = bench("run", *toy)
+    assert answer.code == 1 and "scratch.npy" in answer.last and "leaderboard  " not in answer.out
+    assert not records(tmp_path / "runs"), "no record says that the evaluator failed"
 
 
 def test_full_disk_while_a_record_is_written(bench: Bench, toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,7 +42,7 @@ def written_out(method: Unit, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
     a, b, gen_a, gen_b = batch.opacity, batch.clear, method.gen["a"], method.gen["b"]
 
     def noisy(code: Tensor, name: str) -> Tensor:
-        return code + batch.draws.normal(name, *code.shape[1:])
+        return code + batch.draws.normal_map(name, *code.shape[1:])
 
     h_a, h_b = gen_a.encoder(a), gen_b.encoder(b)
     z_a, z_b = noisy(h_a, "code_a"), noisy(h_b, "code_b")
@@ -280,6 +280,7 @@ def test_defaults_and_presets() -> None:
     [
         *(("disc_init", "xavier"), ("width", 0), ("disc_scales", 0), ("n_res", -1), ("downsamples", 9), ("beta2", 1.5)),
         *(("lr", 0.0), ("lr_decay_every", 0.0), ("cyc_w", -1.0), ("kl_w", -0.1), ("weight_decay", -1.0), ("lr_decay", 2.0)),
+        *(("beta1", 1.0), ("lr_decay", 0.0), ("adv_w", float("nan")), ("lr", float("inf"))),
     ],
 )
 def test_values_that_mean_nothing_name_their_key(key: str, value: Any) -> None:

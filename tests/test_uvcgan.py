@@ -455,6 +455,7 @@ def test_a_stage_without_iterations_is_left_out(bench: Bench, tmp_path: Path, pr
         ({"levels": 0}, "levels"), ({"vit_dim": 100}, "vit_heads"), ({"pretrain_share": 1.0}, "pretrain_share"),
         ({"gp_w": -1.0}, "gp_w"), ({"mask_share": 1.5}, "mask_share"), ({"mask_patch": 0}, "mask_patch"),
         ({"pretrain_lr": 0.0}, "pretrain_lr"), ({"rotate": -1.0}, "rotate"), ({"width": 0}, "width"),
+        ({"cycle_w": float("nan")}, "cycle_w"),
     ],
 )  # fmt: skip
 def test_values_that_mean_nothing_name_their_key(changes: dict[str, Any], key: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import time
 from collections.abc import Sequence
@@ -26,12 +27,16 @@ from engine_tools import (  # noqa: F401
     same,
     weights,
 )
+from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
-from bench import cli, watch
-from bench.contracts import Batch, Method, OptimWrappers, Translation, frozen
+from bench import checks, cli, engine, watch
+from bench.config import load, section_config
+from bench.contracts import Batch, Draws, Method, OptimWrappers, Translation, frozen
+from bench.progress import Progress
 from bench.registry import METHODS
-from bench.watch import CollapseWatch, OutputHook, output_statistics, undisturbed
+from bench.watch import CollapseWatch, OutputHook, opponents, output_statistics, undisturbed
+from methods import BUILTIN
 
 LONG = replace(SETTINGS, iterations=320, checkpoint_interval=160)
 
@@ -130,7 +135,10 @@ def test_a_healthy_training_has_no_warnings(tmp_path: Path) -> None:
     ("way", "words"),
     [
         ("constant", ["a2b: outputs are flat (mean standard deviation 0.0e+00", "b2a: outputs are flat"]),
-        ("alike", ["a2b: outputs of different images are nearly the same (mode collapse: they differ by", "b2a: outputs of"]),
+        (
+            "alike",
+            ["a2b: outputs of different images are nearly the same (mode collapse: they differ by", "b2a: outputs of"],
+        ),
         ("copies", ["a2b: outputs are copies of their inputs (0.00% of the pixels changed), step 320, 4 training", "b2a: "]),
         ("saturated", ["a2b: outputs are saturated (", "b2a: outputs are saturated ("]),
         ("mask", ["mask_a: the activation mask is empty (mean ", "a2b: outputs are copies", "b2a: outputs are copies"]),
@@ -179,7 +187,9 @@ def test_looks_are_at_the_first_images_of_the_training(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("changes", [{}, {"precision": "bf16"}, {"ema": 0.9, "accumulate": 2}])
-def test_training_does_not_notice_the_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]) -> None:
+def test_training_does_not_notice_the_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
     """Bit for bit, though `translate` draws from every generator and the toy's training depends on all of them."""
     settings = replace(SETTINGS, checkpoint_interval=1, **changes)
     monkeypatch.setattr(watch, "FIRST", 0)
@@ -228,20 +238,38 @@ def test_modes_are_put_back_one_by_one() -> None:
     assert torch.equal(torch.get_rng_state(), state[2])
 
 
-def test_a_look_that_fails_costs_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (RuntimeError("sizes\ndo not match"), "sizes do not match"),
+        (KeyError("a2b"), "'a2b'"),
+        (AssertionError(), "AssertionError"),
+    ],
+)
+def test_a_look_that_fails_costs_no_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
+) -> None:
     def broken(*_: Any) -> Translation:
-        raise RuntimeError("sizes\ndo not match")
+        raise error
 
     monkeypatch.setattr(Tiny, "translate", broken)
     result, model = fit(tmp_path, replace(LONG, iterations=120), model=tiny())
-    assert result.warnings == [f"{d}: translate failed at step 120: sizes do not match" for d in ("a2b", "b2a")]
+    assert result.warnings == [f"{d}: translate failed at step 120: {words}" for d in ("a2b", "b2a")]
     assert model.training
 
 
+def test_a_user_may_end_a_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(*_: Any) -> Translation:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Tiny, "translate", slow)
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path, replace(LONG, iterations=120), model=tiny())
+
+
 def test_only_the_last_stage_is_looked_at(tmp_path: Path) -> None:
-    model = tiny("constant")
-    model.stages = ("train", "later")  # type: ignore[misc]
-    result, model = fit(tmp_path, replace(LONG, iterations=120), model=model)
+    model, settings = tiny("constant"), replace(LONG, iterations=120)
+    result = engine.fit(model, Source(), settings, tmp_path, "train", 0, "tiny", CPU, Progress("", quiet=True), last=False)
     assert model.looked == [] and result.warnings == []
 
 
@@ -314,7 +342,9 @@ def wave(mean: float, share: float) -> Any:
     ("losses", "warned"),
     [
         ({"rec": 0.7}, {"rec"}),
-        ({"rec": 0.7, "g_total": 0.7}, {"rec"}),
+        ({"rec": 0.7, "g_total": 0.7}, {"rec", "g_total"}),  # the sum of something else
+        ({"d_a": wave(0.5, 0.1), "g_total": 0.7}, {"g_total"}),  # no part of it is known
+        ({"g_adv_a": wave(0.5, 0.1), "g_total": 0.7}, set()),  # judged by its part
         ({"g_total": 0.7}, {"g_total"}),
         ({"loss": wave(0.7, 1e-5)}, {"loss"}),
         ({"loss": wave(0.7, 1e-3)}, set()),
@@ -331,10 +361,45 @@ def wave(mean: float, share: float) -> Any:
         ({"d_style": wave(1e-3, 0.9), "g_adv_a": wave(0.9, 0.01), "g_adv_b": wave(0.9, 0.2)}, set()),  # has none: all
         ({"d_style": wave(1e-3, 0.9), "g_adv_a": wave(0.9, 0.01), "g_adv_b": wave(0.9, 0.02)}, {"d_style won"}),
         ({"d_a": wave(1e-3, 0.9), "d_total": wave(1e-3, 0.9)}, {"d_a won"}),
+        ({"d_a": wave(1e-3, 2.0)}, set()),  # a critic's, about 0
+        ({"d_a": -1e-3}, {"d_a"}),
+        ({"d_pair": wave(1e-3, 0.9), "g_pair": wave(0.9, 0.2), "g_adv_a": wave(0.9, 0.01)}, set()),  # its own falls
+        ({"d_pair": wave(1e-3, 0.9), "g_pair": wave(0.9, 0.01), "g_adv_a": wave(0.9, 0.2)}, {"d_pair won"}),
+        ({"d_code": 2 * math.log(2), "g_code_a": math.log(2), "g_code_b": math.log(2)}, {"d_code", "g_code_a", "g_code_b"}),
+        ({"d_code_chance": 2 * math.log(2), "g_code_a": math.log(2), "g_code_b": math.log(2)}, set()),
+        ({"d_code_chance": wave(1e-3, 0.9), "g_code_a": wave(0.9, 0.01)}, {"d_code_chance won"}),
     ],
 )
 def test_losses(losses: Any, warned: set[str]) -> None:
     assert set(looked(losses)) == warned
+
+
+def test_opponents() -> None:
+    names = ["g_adv_a", "g_adv_a2", "g_adv_b_coarse", "g_adv_b_fine", "g_pair", "g_code_a", "g_code_b", "g_total", "rec_a"]
+    found = {d: opponents(d, names) for d in ("d_a", "d_a2", "d_b", "d_pair", "d_code_chance", "d_style")}
+    assert found == {
+        "d_a": ["g_adv_a"], "d_a2": ["g_adv_a2"], "d_b": ["g_adv_b_coarse", "g_adv_b_fine"], "d_pair": ["g_pair"],
+        "d_code_chance": ["g_code_a", "g_code_b"], "d_style": [],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*(n for n in BUILTIN if n != "original"), "mmagic:cyclegan"])
+def test_what_every_method_logs_is_understood(name: str) -> None:
+    """Each discriminator has its opponents among what is really logged, each opponent is one, and sums are known as such."""
+    cls = METHODS.get(name)
+    method = checks._build(cls, section_config(cls.Config, load("quick").methods, "methods", name), 1)
+    logged: set[str] = set()
+    images = checks._images(1)
+    for stage, (steps, _) in cls.schedule(method.config, 1, 2).items():
+        method.begin(stage)
+        optim = {key: OptimWrapper(optimizer=o) for key, o in method.optimizers().items()}
+        for step in range(min(steps, 4)):
+            logged |= set(method.step(Batch(*images, Draws(0, step, 0, 2, 2)), optim, stage))
+    told = {d: opponents(d, logged) for d in logged if d.startswith("d_") and d != "d_total"}
+    assert told and all(told.values()), told
+    assert {n for n in logged if n.startswith("g_adv")} <= {g for found in told.values() for g in found}
+    assert {n for n in logged if n.startswith("d_")} - {"d_total"} <= {n for n in logged if not watch._is_sum(n, logged)}
+    assert {d for d in told if d.endswith(watch.CHANCE)} == ({"d_content_chance"} if name == "drit" else set())
 
 
 def test_long_is_long() -> None:
@@ -346,7 +411,9 @@ def test_long_is_long() -> None:
 def test_terms_that_come_and_go() -> None:
     seen = CollapseWatch()
     for step in range(10, 310, 10):
-        seen.see(step, {"d_a": 1e-3 * (1 + step % 3)} | ({"g_adv_a": 0.97 + 0.01 * (step % 40 == 0)} if step % 20 == 0 else {}))
+        seen.see(
+            step, {"d_a": 1e-3 * (1 + step % 3)} | ({"g_adv_a": 0.97 + 0.01 * (step % 40 == 0)} if step % 20 == 0 else {})
+        )
     assert seen.warnings["d_a won"] == (
         "d_a: the discriminator has won and teaches the generators nothing (loss 1.0e-03, g_adv_a 0.97 does not fall, "
         "steps 20 to 300)"

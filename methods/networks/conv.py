@@ -28,7 +28,12 @@ class Reflect(nn.Module):
 
 
 class NormActivation(nn.Module):
-    """Instance norm, then leaky ReLU (slope 0: ReLU), out of place."""
+    """Instance norm, then leaky ReLU (slope 0: ReLU).
+
+    Both keep their output for the backward pass, which is what the next layer keeps anyway; leaky ReLU out of place would keep
+    its input, one more tensor for each norm. In place it is safe here: nothing else holds the norm's result, and the norm's own
+    backward pass does not need it.
+    """
 
     def __init__(self, slope: float = 0.0) -> None:
         super().__init__()
@@ -36,7 +41,7 @@ class NormActivation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """N x F x H x W, of any floating type; the result has the same."""
-        return F.leaky_relu(instance_norm(x), self.slope)
+        return F.leaky_relu(instance_norm(x), self.slope, inplace=True) if self.slope else F.relu(instance_norm(x))
 
 
 class BlurDown(nn.Module):
@@ -63,8 +68,8 @@ def init_weights(module: nn.Module, init: str, slope: float = 0.0) -> None:
 
     Args:
         module: what to initialise.
-        init: ``normal`` is N(0, 0.02), made for width 64; ``xavier`` has gain 0.02 (CUT's); ``kaiming`` (fan in) keeps the
-            signal's size at any width.
+        init: ``normal`` is N(0, 0.02), made for width 64; ``xavier`` has gain 0.02 (CUT's); ``kaiming`` (inputs of an output)
+            keeps the signal's size at any width.
         slope: of the activations, for ``kaiming``.
 
     Raises:
@@ -80,6 +85,7 @@ def init_weights(module: nn.Module, init: str, slope: float = 0.0) -> None:
         elif init == "xavier":
             nn.init.xavier_normal_(layer.weight, gain=0.02)
         else:
-            nn.init.kaiming_normal_(layer.weight, a=slope)
+            turned = isinstance(layer, nn.ConvTranspose2d)  # such a kernel has its inputs first
+            nn.init.kaiming_normal_(layer.weight, a=slope, mode="fan_out" if turned else "fan_in")
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
