@@ -257,6 +257,8 @@ def _run(options: argparse.Namespace) -> int:
     if not first():
         return 1 if outcome.failed else 0
     board = _print_leaderboard(spec.options.runs)
+    for folder in outcome.folders:
+        print(f"results      {folder}")
     for picture in outcome.pictures:
         print(f"picture      {picture}")
     print(f"leaderboard  {board}")

@@ -41,12 +41,14 @@ class Outcome:
     Attributes:
         stages: the plan, with final statuses (``done``, ``cached``, ``failed``, ``blocked``, ``left out``).
         seconds: stage title -> wall-clock seconds of what was done now.
-        pictures: pictures of the requested methods.
+        pictures: pictures to show: of several methods side by side, or all of the one that was asked for.
+        folders: result folders of several methods, which hold the pictures of each.
     """
 
     stages: list[Stage]
     seconds: dict[str, float] = field(default_factory=dict)
     pictures: list[Path] = field(default_factory=list)
+    folders: list[Path] = field(default_factory=list)
 
     @property
     def failed(self) -> list[Stage]:
@@ -167,17 +169,19 @@ def run(spec: RunSpec) -> Outcome:
                 if stage.forced and stage.runs:
                     stages.forget(stage.kind, stage.marker)
         outcome = walk(plan)
+    outcome.pictures = _compare(experiment, plan) if rank == 0 else []
     for name in spec.methods:
         for seed in spec.seeds:
             folder = experiment.folder(name, seed)
+            if len(spec.methods) > 1:
+                outcome.folders += [folder] if folder.is_dir() else []
+                continue
             train_key = experiment.train_key(name, seed)
             keys = {test: experiment.translate_key(train_key, test) for test in experiment.test_names()}
             found = [stages.picture(folder, test, key) for test, key in keys.items()]
             drawn = [s.marker for s in plan if s.kind == "score" and s.method == name and s.marker.is_relative_to(folder)]
             found += [f for marker in drawn for f in scores.figures(folder / "scores" / marker.stem)]
             outcome.pictures += [p for p in found if p.is_file()]
-    if rank == 0:
-        outcome.pictures += _compare(experiment, plan)
     return outcome
 
 

@@ -54,6 +54,7 @@ def test_several_methods_are_drawn_on_the_same_images(
     assert both.code == 0, both.err
     (picture,) = (runs / "pictures").iterdir()
     assert str(picture) in both.out and picture.name.startswith("synthetic-")
+    assert both.out.count("results ") == 2 and both.out.count("picture ") == 1, "folders instead of every method's pictures"
     titles = [axis.get_title() for axis, _ in drawn]
     assert [t for t in titles if t] == ["input", "dark", "bright", "true clear image"]
     rows = len(drawn) // 4
