@@ -168,7 +168,8 @@ def test_bad_values_are_named(key: str) -> None:
 
 def test_without_the_extra_it_says_so(bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "mmagic", None)
-    told = 'need mmagic: pip install "cxr-bench[mmagic]".'
+    missing = "mmagic" if find_spec("mmcv") else "mmagic and mmcv"
+    told = f'need {missing}: pip install "cxr-bench[mmagic]".'
     checked = bench("check", "--method", "mmagic:cyclegan")
     assert checked.code == 3 and told in checked.last
     run = bench("run", "--method", "mmagic:cyclegan", "--suite", "toy-score", *TINY, "--runs", tmp_path)
