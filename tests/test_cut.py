@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from mmengine.optim import OptimWrapper
+from method_tools import Recorder, count, one_thread, wrappers  # noqa: F401
 from torch import Tensor, nn
 
 from bench.contracts import Batch, Draws
@@ -25,24 +24,6 @@ SMALL: dict[str, Any] = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """These networks are too small to share, and threads that wait for each other crawl on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-class Recorder(OptimWrapper):  # type: ignore[misc]
-    """Back-propagates and keeps the gradients, but takes no step."""
-
-    def update_params(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        loss.backward()
-        self.grads = [p.grad.clone() for p in self.optimizer.param_groups[0]["params"]]
-        self.optimizer.zero_grad()
-
-
 def build(double: bool = True, channels: int = 1, **changes: Any) -> CUT:
     torch.manual_seed(0)
     method = CUT(CUTConfig(**{**SMALL, **changes}), channels)
@@ -52,14 +33,6 @@ def build(double: bool = True, channels: int = 1, **changes: Any) -> CUT:
 def make_batch(step: int = 0, double: bool = True, channels: int = 1) -> Batch:
     x = torch.rand(2, 2, channels, 32, 32, generator=torch.Generator().manual_seed(step)) * 2 - 1
     return Batch(*(x.double() if double else x), Draws(0, step, 0, 2, 2))
-
-
-def wrappers(method: CUT, kind: type[OptimWrapper] = OptimWrapper) -> dict[str, Any]:
-    return {name: kind(optimizer=optimizer) for name, optimizer in method.optimizers().items()}
-
-
-def count(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
 
 
 def flipped(step: int) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from engine_tools import CPU, SETTINGS, InterruptedTrainingError, Source, losses, weights
-from mmengine.optim import OptimWrapper
+from method_tools import Recorder, count, one_thread, wrappers  # noqa: F401
 from torch import Tensor, nn
 
 from bench import engine
@@ -28,24 +27,6 @@ from methods.networks.style_content import instance_norm
 SMALL: dict[str, Any] = {"width": 8, "n_blocks": 2, "disc_width": 8, "init": "kaiming", "disc_init": "kaiming"}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """These networks are too small to share, and threads that wait for each other crawl on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-class Recorder(OptimWrapper):  # type: ignore[misc]
-    """Back-propagates and keeps the gradients, but takes no step."""
-
-    def update_params(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        loss.backward()
-        self.grads = [p.grad.clone() for p in self.optimizer.param_groups[0]["params"]]
-        self.optimizer.zero_grad()
-
-
 def build(double: bool = True, channels: int = 1, **changes: Any) -> CycleGAN:
     torch.manual_seed(0)
     method = CycleGAN(CycleGANConfig(**{**SMALL, **changes}), channels)
@@ -55,14 +36,6 @@ def build(double: bool = True, channels: int = 1, **changes: Any) -> CycleGAN:
 def make_batch(step: int = 0, double: bool = True, channels: int = 1) -> Batch:
     x = torch.rand(2, 2, channels, 32, 32, generator=torch.Generator().manual_seed(step)) * 2 - 1
     return Batch(*(x.double() if double else x), Draws(5, step, 0, 2, 2))
-
-
-def wrappers(method: CycleGAN, kind: type[OptimWrapper] = OptimWrapper) -> dict[str, Any]:
-    return {name: kind(optimizer=optimizer) for name, optimizer in method.optimizers().items()}
-
-
-def count(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
 
 
 def plain_losses(m: CycleGAN, a: Tensor, b: Tensor, identity: bool = True) -> tuple[Tensor, Tensor, Tensor]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from conftest import TINY, Bench
 from engine_tools import CPU, InterruptedTrainingError, Source, same
+from method_tools import count, one_thread, wrappers  # noqa: F401
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
@@ -30,15 +30,6 @@ SMALL: dict[str, Any] = {
     **{"width": 8, "levels": 2, "n_blocks": 2, "vit_dim": 16, "vit_heads": 2, "disc_width": 8, "disc_layers": 2},
     **{"init": "kaiming", "disc_init": "kaiming", "pool_size": 4, "mask_patch": 8, "pretrain_batch": 2, "pretrain_cycles": 1},
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """These networks are too small to share, and threads that wait for each other crawl on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class Recorder(OptimWrapper):  # type: ignore[misc]
@@ -67,14 +58,6 @@ def wake(net: nn.Module, weight: float = 0.5) -> None:
 def make_batch(step: int = 0, channels: int = 1, double: bool = False) -> Batch:
     x = torch.rand(2, 2, channels, 32, 32, generator=torch.Generator().manual_seed(step)) * 2 - 1
     return Batch(*(x.double() if double else x), Draws(5, step, 0, 2, 2))
-
-
-def wrappers(method: UVCGAN, kind: type[OptimWrapper] = OptimWrapper) -> dict[str, Any]:
-    return {name: kind(optimizer=optimizer) for name, optimizer in method.optimizers().items()}
-
-
-def count(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
 
 
 # -- generator -------------------------------------------------------------------------------------------------------------
