@@ -1,4 +1,4 @@
-"""The ``bench`` command: parse, call one function, print, exit code. Heavy imports happen inside the verbs."""
+"""The ``bench`` command: call one function, print, exit code. Heavy imports happen inside the verbs."""
 
 from __future__ import annotations
 
@@ -10,19 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.arguments import Parser, asset_dirs, configuration, experiment, first, os_error, positive, segmenters, suite, tell
+from bench.arguments import asset_dirs, first, os_error, tell
 from bench.errors import BenchError, UsageError
-
-_VERBS = {
-    "run": "train methods, translate the test sets, score them, print the leaderboard",
-    "score": "score a folder of images made elsewhere",
-    "translate": "translate a folder of DICOM or PNG files with a trained run",
-    "list": "list methods, evaluators, datasets, suites, presets or finished runs",
-    "data": "check or show a dataset",
-    "check": "check a method against the contract, in seconds",
-    "assets": "list weight files: which are needed, where they go, whether they are there",
-    "leaderboard": "render tables from the records of finished runs",
-}
+from bench.parser import build_parser
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -31,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _main(arguments: list[str]) -> int:
-    parser = build_parser()
+    parser = build_parser(_CALLS)
     verb = next((a for a in arguments if not a.startswith("-")), "")
     options, rest = parser.parse_known_args(arguments)
     if rest:
@@ -62,100 +52,6 @@ def _leave_processes(verb: str) -> None:
 
         if dist.is_available() and dist.is_initialized():
             dist.destroy_process_group()
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The whole command line; imports nothing heavy."""
-    parser = Parser(
-        prog="bench", description="Benchmark for unpaired chest X-ray translation.",
-        epilog="example: bench run --method ours --suite all", formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    verbs = parser.add_subparsers(metavar="VERB", required=True, title="verbs")
-
-    def add(name: str, call: Any, example: str) -> argparse.ArgumentParser:
-        sub: argparse.ArgumentParser = verbs.add_parser(
-            name, help=_VERBS[name], description=_VERBS[name][0].upper() + _VERBS[name][1:] + ".",
-            epilog=f"example: {example}", formatter_class=argparse.RawDescriptionHelpFormatter,
-        )  # fmt: skip
-        sub.set_defaults(call=call, parser=sub)
-        return sub
-
-    run = add("run", _run, "bench run --method ours --suite all --preset quick --data rsna=/data/rsna")
-    run.add_argument("--method", required=True, metavar="A,B", help="methods, or 'all'")
-    suite(run)
-    experiment(run)
-    run.add_argument("--seeds", default="0", metavar="0,1,2", help="one training each (default 0)")
-    run.add_argument(
-        "--precision", choices=("fp32", "bf16", "auto"), default="",
-        help="sets train.precision, which changes numbers; auto: bf16 where it is faster (default: the preset's)",
-    )  # fmt: skip
-    run.add_argument("--compile", action="store_true", help="sets train.compile: torch.compile, for long runs")
-    run.add_argument("--dry-run", action="store_true", help="print the plan and stop")
-    run.add_argument(
-        "--force", choices=("train", "translate", "score"), default="", help="do a stage again, and all after it"
-    )
-    run.add_argument("--json", action="store_true", help="with --dry-run: the plan as JSON")
-
-    score = add("score", _score, "bench score --images out/ --as my-gan --on rsna --data rsna=/data/rsna --suite fidelity")
-    score.add_argument("--images", required=True, metavar="DIR", help="translated images, named by image id")
-    score.add_argument("--as", dest="name", required=True, metavar="NAME", help="row name in the leaderboard")
-    score.add_argument("--on", default="", metavar="DATASET", help="test set they belong to (default: the first)")
-    suite(score)
-    experiment(score)
-    score.set_defaults(seeds="0")
-
-    translate = add("translate", _translate, "bench translate runs/ours/rsna/seed0-1a2b3c4d films/ --out clear/")
-    translate.add_argument("run", metavar="RUN", help="folder of a finished run (with train.json)")
-    translate.add_argument("input", metavar="INPUT", help="a folder, or a file: DICOM, PNG, JPEG")
-    translate.add_argument("--out", required=True, metavar="DIR", help="where images/ and masks/ go")
-    translate.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
-    translate.add_argument(
-        "--import", dest="imports", action="append", default=[], metavar="FILE", help="the file that defines the method"
-    )
-
-    listing = add("list", _list, "bench list methods")
-    listing.add_argument(
-        "what", nargs="?", default="all", choices=("all", "methods", "evaluators", "datasets", "suites", "presets", "runs")
-    )
-    listing.add_argument("--long", action="store_true", help="with details (imports what it lists)")
-    listing.add_argument("--runs", default="runs", metavar="DIR")
-    listing.add_argument("--import", dest="imports", action="append", default=[], metavar="FILE")
-
-    data = add("data", None, "bench data check rsna /data/rsna")
-    actions = data.add_subparsers(metavar="ACTION", required=True, title="actions")
-    for action, call, text in (
-        ("check", _data_check, "count, and name every missing or corrupt file; exit 3 when it cannot be used"),
-        ("show", _data_show, "draw a page of images with masks and boxes"),
-    ):
-        sub = actions.add_parser(action, help=text, description=text, epilog=f"example: bench data {action} rsna /data/rsna")
-        sub.set_defaults(call=call, parser=sub)
-        sub.add_argument("name", metavar="DATASET", help="a registered dataset; see: bench list datasets")
-        sub.add_argument("path", nargs="?", default="", metavar="PATH", help="its folder (none for the embedded ones)")
-        sub.add_argument("--import", dest="imports", action="append", default=[], metavar="FILE")
-        sub.add_argument("--workers", type=positive, default=2, help="decoding processes")
-        if action == "check":
-            sub.add_argument("--no-decode", dest="decode", action="store_false", help="read tables only, decode nothing")
-        else:
-            sub.add_argument("--out", default="dataset.png", metavar="PNG")
-            sub.add_argument("--size", type=positive, default=256, metavar="PX", help="side of each image")
-            sub.add_argument("--count", type=positive, default=8, metavar="N", help="images a domain")
-
-    check = add("check", _check, "bench check --method mine --import ./mine.py")
-    check.add_argument("--method", required=True, metavar="NAME")
-    check.add_argument("--import", dest="imports", action="append", default=[], metavar="FILE")
-
-    assets = add("assets", _assets, "bench assets --segmenter-weights unet=unet.pth")
-    assets.add_argument(
-        "--assets", action="append", default=[], metavar="DIR", help="folder to search, before the usual ones"
-    )
-    configuration(assets)
-    segmenters(assets)
-    assets.add_argument("--import", dest="imports", action="append", default=[], metavar="FILE", help="an evaluator's file")
-
-    board = add("leaderboard", _leaderboard, "bench leaderboard runs --out leaderboard.md")
-    board.add_argument("runs", nargs="*", default=["runs"], metavar="RUNS", help="results folders (default: runs)")
-    board.add_argument("--out", default="", metavar="FILE", help="write here instead of printing")
-    return parser
 
 
 def _csv(text: str) -> tuple[str, ...]:
@@ -396,3 +292,9 @@ def _leaderboard(options: argparse.Namespace) -> int:
     else:
         print(text)
     return 0
+
+
+_CALLS = {
+    "run": _run, "score": _score, "translate": _translate, "list": _list, "data check": _data_check, "data show": _data_show,
+    "check": _check, "assets": _assets, "leaderboard": _leaderboard,
+}  # fmt: skip
