@@ -70,7 +70,8 @@ def test_nothing_imports_tests_or_scripts() -> None:
 
 
 def test_leaderboards_and_the_command_line_load_without_torch() -> None:
-    code = "import sys, bench.cli, bench.config, bench.registry, bench.suites; bench.suites.names(); bench.cli.build_parser(bench.cli._CALLS)\n"
+    code = "import sys, bench.cli, bench.config, bench.registry, bench.suites\n"
+    code += "bench.suites.names(); bench.cli.build_parser(bench.cli._CALLS)\n"
     code += "print('torch' in sys.modules)\nimport leaderboards.render, leaderboards.compare\nprint('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
