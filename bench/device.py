@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import time
@@ -20,6 +21,8 @@ from bench.progress import say, warn
 
 #: bf16 pays on a CPU that trains convolutions at least this much faster with it.
 PAYS = 1.3
+#: Parameters of glibc's mallopt.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def choose(wanted: str) -> torch.device:
@@ -43,6 +46,19 @@ def choose(wanted: str) -> torch.device:
     if device.type != "cpu":
         raise UsageError(f"--device {wanted}: auto, cpu, cuda or cuda:N.")
     return device
+
+
+def keep_memory(device: torch.device) -> None:
+    """Let a CPU's freed tensors stay with the process for the next ones (glibc; nothing elsewhere).
+
+    glibc gives large blocks back to the system as soon as they are free, and gets the next one page by page: with feature maps
+    of some megabytes that is a tenth to a fifth of a training step. Numbers do not change.
+    """
+    if device.type != "cpu" or platform.libc_ver()[0] != "glibc":
+        return
+    libc = ctypes.CDLL(None)
+    libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+    libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def world() -> tuple[int, int]:

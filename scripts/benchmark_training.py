@@ -37,6 +37,7 @@ from torch import Tensor
 
 from bench.config import TrainConfig
 from bench.contracts import Batch, Draws, Method
+from bench.device import keep_memory
 from bench.engine import compile_networks, set_precision
 from bench.errors import BenchError, UsageError, unknown
 from bench.registry import METHODS
@@ -226,6 +227,7 @@ def run(options: argparse.Namespace, device: torch.device) -> None:
     console = Console(highlight=False, width=max(120, Console().width))  # the table's width, also in a file
     if options.threads:
         torch.set_num_threads(options.threads)
+    keep_memory(device)  # for both sides, which share the process
     plan = plan_of(options, device)
     found = checkouts(Path(options.peer), options.methods, plan.setting, console)
     results, failures = list[Result](), list[str]()
@@ -328,6 +330,8 @@ def environment(plan: Plan, console: Console) -> None:
     upstream = ", TF32 in convolutions but not in matrix products, cuDNN benchmark on" if cuda else ""
     engine = f", TF32 {'on' if config.tf32 else 'off'}, cuDNN benchmark off" if cuda else ""
     console.print(f"peer, exact, shared: fp32{upstream}; full: bf16 autocast{engine}", soft_wrap=True)
+    if not cuda:
+        console.print("freed memory stays with the process, on both sides alike (bench.device.keep_memory)", soft_wrap=True)
     if cuda:
         console.print(f"CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}")
     memory = "parameters, gradients, optimizer state and the most that PyTorch's allocator adds in a full iteration"

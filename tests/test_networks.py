@@ -65,6 +65,29 @@ def test_generator_output(channels: int) -> None:
     assert out.abs().max() <= 1
 
 
+@pytest.mark.parametrize("affine", [True, False])
+def test_instance_norm_is_the_same_in_both_memory_layouts(affine: bool) -> None:
+    """Contiguous memory goes through group norm, channels-last memory does not: values and all gradients agree."""
+    torch.manual_seed(0)
+    x, scale, shift = torch.randn(2, 6, 9, 7) * 3 + 5, torch.randn(2, 6, 1, 1), torch.randn(2, 6, 1, 1)
+    found = []
+    for layout in (torch.contiguous_format, LAST):
+        leaves = [t.clone().requires_grad_() for t in (x, scale, shift)]
+        y = instance_norm(leaves[0].contiguous(memory_format=layout), *(leaves[1:] if affine else ()))
+        (y * torch.arange(y[0].numel()).view_as(y[0]).sin()).pow(2).sum().backward()
+        found.append([y, *(t.grad for t in leaves[: 3 if affine else 1])])
+    assert found[0][0].is_contiguous() and found[1][0].is_contiguous(memory_format=LAST)
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-4)
+
+
+def test_instance_norm_in_contiguous_memory_can_be_followed_in_place_and_differentiated_twice() -> None:
+    x = torch.randn(1, 2, 4, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(lambda t: F.leaky_relu(instance_norm(t), 0.2, inplace=True).pow(3), (x,))
+    y = instance_norm(x)
+    assert not y._is_view()
+
+
 def test_adain_with_scale_one_and_shift_zero_is_instance_norm() -> None:
     x = torch.randn(2, 5, 9, 7) * 3 + 4
     one, zero = torch.ones(2, 5, 1, 1), torch.zeros(2, 5, 1, 1)
