@@ -91,7 +91,10 @@ def asset_dirs(extra: list[str]) -> tuple[Path, ...]:
 
 def suite(parser: argparse.ArgumentParser) -> None:
     """Add --suite."""
-    parser.add_argument("--suite", default="all", help="which evaluators score: a suite, an evaluator, or 'all' (default)")
+    parser.add_argument(
+        "--suite", default="all",
+        help="which evaluators score: a suite, an evaluator, or 'all' (default); 'ablation' makes Table 3 with --method ours",
+    )  # fmt: skip
 
 
 def configuration(parser: argparse.ArgumentParser) -> None:
@@ -143,5 +146,13 @@ def experiment(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=positive, default=max(1, min(8, os.cpu_count() or 1)), help="decoding processes")
     parser.add_argument("--tracker", action="append", default=[], choices=("tensorboard",), help="send losses there, too")
     parser.add_argument(
+        "--wandb", choices=("online", "offline", "off"), default="off",
+        help="log losses, scores, tables and pictures of open data to W&B; offline: below RUNS/wandb (default off)",
+    )  # fmt: skip
+    parser.add_argument(
         "--log-interval", type=positive, default=10, metavar="STEPS", help="training steps between log lines"
     )
+    parser.add_argument(
+        "--image-interval", type=natural, default=None, metavar="STEPS",
+        help="training steps between pictures for --wandb and --tracker, open data only (default: ten a training; 0: none)",
+    )  # fmt: skip

@@ -43,7 +43,18 @@ def _main(arguments: list[str]) -> int:
         tell(f"error: {os_error(error, options)}")
         return 1
     finally:
+        _end_tracking()
         _leave_processes(verb)
+
+
+def _end_tracking() -> None:
+    if "bench.tracking" in sys.modules:
+        from bench import tracking
+
+        try:
+            tracking.finish()
+        except OSError as error:  # no space is left
+            tell(f"error: W&B: {error}")
 
 
 def _leave_processes(verb: str) -> None:
@@ -67,6 +78,7 @@ def _spec(options: argparse.Namespace, method: str | None = None) -> Any:
         tell(f"warning: {text}")
     methods = () if method is None else _methods(method)
     suites.evaluators(options.suite)
+    suites.check(options.suite, None if method is None else methods)
     flags = _flags(options)
     resolved = config.load(options.preset, options.config, options.sets, flags)
     try:
@@ -82,9 +94,11 @@ def _spec(options: argparse.Namespace, method: str | None = None) -> Any:
     if precision := getattr(options, "precision", ""):  # last: it may take a second to measure
         flags["train"] = {**flags.get("train", {}), "precision": _precision(precision, options, cache)}
         resolved = config.load(options.preset, options.config, options.sets, flags)
+    if options.image_interval is not None and options.wandb == "off" and not options.tracker:
+        raise UsageError("--image-interval: nobody gets the pictures. Add --wandb offline or --tracker tensorboard.")
     run_options = config.RunOptions(
         runs=runs, cache=cache, device=options.device, workers=options.workers, log_interval=options.log_interval,
-        trackers=tuple(options.tracker),
+        trackers=tuple(options.tracker), wandb=options.wandb, image_interval=options.image_interval,
         assets=asset_dirs(options.assets),
     )  # fmt: skip
     from bench.experiment import EMBEDDED, RunSpec
@@ -135,34 +149,41 @@ def _run(options: argparse.Namespace) -> int:
 
     console.stderr = bool(options.json)  # then the plan alone goes to stdout
     spec = _spec(options, options.method)
-    import json
+    from bench import pipeline, rows
 
-    from bench import pipeline
-    from bench import plan as planning
-
+    every = rows.specs(spec, lambda variant: _variant(options, spec, variant))
     pipeline.threads(options.threads)
     if options.dry_run:
-        found = planning.plan(pipeline.open_run(spec))
-        if first():
-            print(json.dumps(pipeline.plan_rows(found), indent=1)) if options.json else pipeline.print_plan(found)
-        for text in planning.problems(found):
+        problems = rows.show_plans(every, options.json, quiet=not first())
+        for text in problems:
             tell(f"error: {text}")
-        return 3 if planning.problems(found) else 0
+        return 3 if problems else 0
     _check_places(spec)
-    outcome = pipeline.run(spec)
+    outcome = rows.run(every)
     if not first():
         return 1 if outcome.failed else 0
     board = _print_leaderboard(spec.options.runs)
+    _track_tables(spec.options.runs)
     for folder in outcome.folders:
         print(f"results      {folder}")
     for picture in outcome.pictures:
         print(f"picture      {picture}")
     print(f"leaderboard  {board}")
     if outcome.failed:
-        titles = "; ".join(f"{s.kind} {s.title}" for s in outcome.failed)
+        titles = "; ".join(outcome.failed)
         tell(f"error: {len(outcome.failed)} stages not done: {titles}. The rest is kept; run the same command again.")
         return 1
     return 0
+
+
+def _variant(options: argparse.Namespace, spec: Any, variant: str) -> Any:
+    """The configuration of a suite's variant: its file over --config, --set and flags over both."""
+    from bench import config
+
+    flags = _flags(options)
+    if options.precision:  # as it was found to be
+        flags["train"] = {**flags.get("train", {}), "precision": spec.config.train.precision}
+    return config.load(options.preset, options.config, options.sets, flags, variant)
 
 
 def _check_places(spec: Any) -> None:
@@ -190,6 +211,27 @@ def _print_leaderboard(runs: Path) -> Path:
     return path
 
 
+def _track_tables(runs: Path) -> None:
+    """Hand the paper's tables of all records of a results folder to the tracker, where there is one."""
+    from bench import records, tracking
+
+    if not (tracker := tracking.current()):
+        return
+    with tracker.guarded():
+        from leaderboards import frames, general, paper
+
+        found = records.load([runs])[0]
+        tracker.log_leaderboard(frames.frames([*general.sheets(found), *paper.sheets(found)]))
+    tracker.close()
+
+
+def _wandb_sync(options: argparse.Namespace) -> int:
+    from bench import tracking_files
+
+    print("\n".join(tracking_files.explain(Path(options.runs))))
+    return 0
+
+
 def _score(options: argparse.Namespace) -> int:
     spec = _spec(options)
     from bench import external, pipeline
@@ -198,6 +240,7 @@ def _score(options: argparse.Namespace) -> int:
     _check_places(spec)
     failed = external.score(spec, Path(options.images), options.name, options.on)
     print(f"leaderboard  {_print_leaderboard(spec.options.runs)}")
+    _track_tables(spec.options.runs)
     return 1 if failed else 0
 
 
@@ -274,27 +317,12 @@ def _assets(options: argparse.Namespace) -> int:
 
 
 def _leaderboard(options: argparse.Namespace) -> int:
-    from bench import records
-    from bench.files import write_text
-    from leaderboards import render
+    from leaderboards import command
 
-    found, warnings = records.load([Path(p) for p in options.runs])
-    for text in warnings:
-        tell(f"warning: {text}")
-    if not found:
-        raise UsageError(f"no records below {', '.join(options.runs)}. Make some: bench run --method ours --suite all.")
-    text = render.leaderboard(found)
-    if options.out and Path(options.out).is_dir():
-        raise UsageError(f"--out {options.out}: is a folder. Name the file, for example {Path(options.out) / 'leaderboard.md'}.")
-    if options.out:
-        write_text(Path(options.out), text)
-        print(options.out)
-    else:
-        print(text)
-    return 0
+    return command.show(options)
 
 
 _CALLS = {
     "run": _run, "score": _score, "translate": _translate, "list": _list, "data check": _data_check, "data show": _data_show,
-    "check": _check, "assets": _assets, "leaderboard": _leaderboard,
+    "check": _check, "assets": _assets, "leaderboard": _leaderboard, "wandb sync": _wandb_sync,
 }  # fmt: skip

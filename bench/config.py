@@ -128,6 +128,9 @@ class RunOptions:
         log_interval: steps between log lines.
         assets: folders searched for weight files, first match wins.
         trackers: mmengine visualizer back-ends that get the losses besides ``log.jsonl`` (``tensorboard``).
+        wandb: ``online``, ``offline`` or ``off`` (`bench.tracking`).
+        image_interval: training steps between the pictures that trackers get; None: about ten a training; 0: no pictures.
+        label: what trackers call a run that is one of several (a row of a suite).
     """
 
     runs: Path = Path("runs")
@@ -137,6 +140,9 @@ class RunOptions:
     log_interval: int = 10
     assets: tuple[Path, ...] = ()
     trackers: tuple[str, ...] = ()
+    wandb: str = "off"
+    image_interval: int | None = None
+    label: str = ""
 
 
 #: Architectures of the finding classifier.
@@ -149,15 +155,20 @@ def preset_names() -> list[str]:
 
 
 def load(
-    preset: str, file: str | None = None, sets: list[str] | None = None, flags: Mapping[str, Any] | None = None
+    preset: str,
+    file: str | None = None,
+    sets: list[str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+    variant: str = "",
 ) -> BenchConfig:
     """Resolve a configuration.
 
     Args:
         preset: name of a preset.
         file: YAML or Python file of the user's own, or the name of a shipped one (``ablation/fa``), merged over the preset.
-        sets: ``section.key=value`` assignments, merged over both.
+        sets: ``section.key=value`` assignments, merged over the files.
         flags: a tree of keys that flags of their own stand for, merged last.
+        variant: as `file`, a variant of a suite's: merged over `file`.
 
     A ``train.K`` of a file, or of assignments and flags, is for every method: of ``budgets.M.K`` only those hold that are set
     there as well, or later.
@@ -170,9 +181,9 @@ def load(
             f"unknown preset '{preset}'.{did_you_mean(preset, preset_names())} Available: {', '.join(preset_names())}."
         )
     tree = read_layer(PRESETS / f"{preset}.yaml")
-    if file:
-        shipped = PRESETS / f"{file}.yaml"
-        lay_over(tree, read_layer(shipped if shipped.is_file() and not Path(file).is_file() else Path(file)))
+    for layer in filter(None, (file, variant)):
+        shipped = PRESETS / f"{layer}.yaml"
+        lay_over(tree, read_layer(shipped if shipped.is_file() and not Path(layer).is_file() else Path(layer)))
     lay_over(tree, command_layer(sets or [], flags or {}))
     return _build(tree)
 

@@ -10,7 +10,7 @@ import os
 import pickle
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 import torch._functorch.config
 from mmengine.dist import get_world_size, is_main_process
-from mmengine.hooks import CheckpointHook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.optim import OptimWrapperDict
 from mmengine.visualization import Visualizer
 from torch import nn
@@ -104,6 +104,7 @@ def fit(
     backends: list[dict[str, Any]] | None = None,
     distributed: bool = True,
     last: bool = True,
+    hooks: Sequence[Hook] = (),
 ) -> FitResult:
     """Train a model, resuming from its newest checkpoint if there is one.
 
@@ -122,6 +123,7 @@ def fit(
         distributed: all processes of the group train together. False: this one, the first, trains by itself while the
             others wait elsewhere; nothing collective is called.
         last: no other stage of the method follows: what `Method.translate` makes is looked at.
+        hooks: further mmengine hooks, which must leave the training as it is.
 
     Raises:
         TrainingError: a loss or a weight is not finite.
@@ -176,6 +178,7 @@ def fit(
             ScheduleHook(),
             losses,
             OutputHook(watch, last),
+            *hooks,
             *([ema] if settings.ema else []),
             *([AccumulationHook()] if settings.accumulate > 1 else []),
             RandomStateHook(),

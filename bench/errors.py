@@ -48,3 +48,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """Build the error for an unknown name of a kind ("method", "suite", "config key")."""
     names = sorted(known)
     return UsageError(f"unknown {kind} '{name}'.{did_you_mean(name, names)} Available: {', '.join(names)}.")
+
+
+def brief(error: Exception) -> str:
+    """One line about an error that stops nothing."""
+    return str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

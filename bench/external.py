@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from bench import learning, pipeline, records, scores, stages
+from bench import learning, pipeline, records, scores, sources, stages
 from bench import plan as planning
 from bench.config import BenchConfig, DataConfig, TrainConfig, fill, plain
 from bench.contracts import Method
@@ -35,7 +35,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 #: What else lies in a results folder.
 _TAKEN = {
     "cache": "the folder of decoded images", "pictures": "the folder of pictures of several methods",
-    "leaderboard.md": "the leaderboard",
+    "sources": "the folder of test images", "leaderboard.md": "the leaderboard", "wandb": "the folder of W&B's files",
 }  # fmt: skip
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff")
 
@@ -73,10 +73,11 @@ def score(spec: RunSpec, images: Path, name: str, on: str) -> int:
         key = experiment.translate_key(content, test)
         target = stages.translated_folder(folder, test, key)
         _import(files, source, target, key)
+        sources.keep_all(experiment, [test])
         translated = load_set(target, source)
         identity = {
             "method": name, "method_version": 0, "paper": "", "trained_by": "external", "config_fingerprint": content,
-            "trained_with_prior": False, "warnings": [], "cost": {},
+            "method_config": None, "trained_with_prior": False, "warnings": [], "cost": {},
         }  # fmt: skip
         set_precision(spec.config.train)
         made = scores.Images(

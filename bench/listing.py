@@ -66,8 +66,10 @@ def _long(section: str) -> Table:
             cls = DATASETS.get(name)
             table.add_row(name, cls.policy, cls.help)
     elif section == "suites":
+        for heading in ("suite", "scores with", "makes"):
+            table.add_column(heading)
         for name in suites.names():
-            table.add_row(name, ", ".join(suites.evaluators(name)))
+            table.add_row(name, ", ".join(suites.evaluators(name)), suites.purpose(name))
     else:
         for name in config.preset_names():
             first = (config.PRESETS / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0]

@@ -17,6 +17,7 @@ _VERBS = {
     "check": "check a method against the contract, in seconds",
     "assets": "list weight files: which are needed, where they go, whether they are there",
     "leaderboard": "render tables from the records of finished runs",
+    "wandb": "tell how to upload what --wandb offline kept",
 }
 
 
@@ -112,7 +113,31 @@ def build_parser(calls: Mapping[str, Any]) -> argparse.ArgumentParser:
     segmenters(assets)
     assets.add_argument("--import", dest="imports", action="append", default=[], metavar="FILE", help="an evaluator's file")
 
-    board = add("leaderboard", "bench leaderboard runs --out leaderboard.md")
-    board.add_argument("runs", nargs="*", default=["runs"], metavar="RUNS", help="results folders (default: runs)")
-    board.add_argument("--out", default="", metavar="FILE", help="write here instead of printing")
+    leaderboard(add("leaderboard", "bench leaderboard runs --table 1 --against paper"))
+
+    wandb = add("wandb", "bench wandb sync runs").add_subparsers(metavar="ACTION", required=True, title="actions")
+    text = "list what --wandb offline kept, and say how to upload it and what will be sent; uploads nothing"
+    sync = wandb.add_parser("sync", help=text, description=text, epilog="example: bench wandb sync runs")
+    sync.set_defaults(call=calls["wandb sync"], parser=sync)
+    sync.add_argument("runs", nargs="?", default="runs", metavar="RUNS", help="results folder (default: runs)")
     return parser
+
+
+def leaderboard(board: argparse.ArgumentParser) -> None:
+    """Flags of ``bench leaderboard``; `leaderboards.command` does what they say."""
+    board.add_argument("runs", nargs="*", default=["runs"], metavar="RUNS", help="results folders (default: runs)")
+    board.add_argument(
+        "--table", choices=("1", "2", "3", "fig6", "all", "general"), default="",
+        help="a table of the paper, all of them, or the general leaderboard (default: general in md, everything in csv and json)",
+    )  # fmt: skip
+    board.add_argument("--format", choices=("md", "html", "csv", "latex", "json"), default="", help="default: md; html is one page")
+    board.add_argument("--full", action="store_true", help="the general leaderboard with every pair of methods and every part")
+    board.add_argument("--against", choices=("paper",), default="", help="published numbers beside the measured ones")
+    board.add_argument("--figures", default="", metavar="DIR", help="write Figures 3 to 6 there, as PNG and PDF")
+    board.add_argument(
+        "--cases", default="", metavar="RULE",
+        help="which images figures and page show: first (of the sorted test set, the default), or the best, middling and worst by "
+        "EVALUATOR/METRIC or EVALUATOR/METRIC@METHOD",
+    )  # fmt: skip
+    board.add_argument("--count", type=positive, metavar="K", help="how many of them (default: 4 in figures, 24 in the page)")
+    board.add_argument("--out", default="", metavar="FILE", help="write here instead of printing (html: leaderboard.html)")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import time
 import traceback
-from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,22 +15,16 @@ import torch.distributed as dist
 from rich.markup import escape
 from rich.table import Table
 
+from bench import doubts, ending, scores, stages, tracking
 from bench import plan as planning
-from bench import scores, stages
-from bench.config import train_config
 from bench.contracts import Method
-from bench.device import choose, first_alone, join_processes, require_bf16, world
+from bench.device import choose, first_alone, join_processes, keep_memory, world
 from bench.engine import set_precision
-from bench.errors import BenchError, PreflightError, UsageError
+from bench.errors import BenchError, PreflightError, brief
 from bench.experiment import BASELINE, Experiment, RunSpec, evaluator_config, method_config
-from bench.figures import comparison_grid
-from bench.files import digest, disk_full, lock, read_json, write_text
+from bench.files import disk_full, lock, write_text
 from bench.plan import BLOCKED, CACHED, LEFT_OUT, TODO, Stage
 from bench.progress import Progress, clock, errors, say, show, warn
-from bench.translations import MANIFEST, load_set
-
-#: Iterations below which compiling does not pay on a CPU.
-SHORT = 300
 
 
 @dataclass
@@ -68,9 +61,10 @@ def open_run(spec: RunSpec) -> Experiment:
     for name in spec.config.evaluators:
         evaluator_config(spec.config, name)
     rank, processes = world()
-    _check_batch(spec, processes)
+    doubts.check_batch(spec, processes)
     device = choose(spec.options.device)
-    _check_speed(spec, device)
+    doubts.check_speed(spec, device)
+    keep_memory(device)
     join_processes(device)
     meter = Progress("reading", quiet=rank != 0)
 
@@ -88,50 +82,6 @@ def close_to_others(experiment: Experiment) -> None:
         cache = experiment.spec.options.cache
         cache.mkdir(parents=True, exist_ok=True)
         cache.chmod(0o700)
-
-
-def _check_batch(spec: RunSpec, processes: int) -> None:
-    """Refuse a batch that cannot be shared out, before anything is read or joined."""
-    for name in spec.methods:
-        cls, config = method_config(spec.config, name)
-        settings = train_config(spec.config, name)
-        section = f"budgets.{name}" if "batch_size" in spec.config.budgets.get(name, {}) else "train"
-        for stage, (_, size) in cls.schedule(config, settings.iterations, settings.batch_size).items():
-            whose = f"method '{name}'" + (f", stage {stage}" if len(cls.stages) > 1 else "")
-            if size % processes:
-                raise UsageError(
-                    f"{whose}: batch size {size} cannot be divided among {processes} processes; use a multiple: "
-                    f"--set {section}.batch_size=N."
-                )
-            try:
-                cls.check_share(config, size // processes)
-            except UsageError as error:
-                raise UsageError(
-                    f"{whose}, batch size {size}, {processes} processes: {error} --set {section}.batch_size=N."
-                ) from error
-
-
-def _check_speed(spec: RunSpec, device: torch.device) -> None:
-    """Refuse a precision that a GPU lacks.
-
-    Raises:
-        PreflightError: it would be emulated.
-    """
-    for name in spec.methods:
-        if method_config(spec.config, name)[0].stages and train_config(spec.config, name).precision == "bf16":
-            section = f"budgets.{name}" if "precision" in spec.config.budgets.get(name, {}) else "train"
-            require_bf16(device, f"--set {section}.precision=fp32")
-
-
-def _doubt_compiling(experiment: Experiment, plan: list[Stage]) -> None:
-    """Warn where compiling on a CPU takes longer than it can save."""
-    for name in dict.fromkeys(s.method for s in plan if s.kind == "train" and s.runs):
-        settings = experiment.train_config(name)
-        if settings.compile and experiment.device.type == "cpu" and settings.iterations < SHORT:
-            warn(
-                f"{name}: compiling takes about a minute on a CPU, more than {settings.iterations} iterations win back; leave "
-                f"--compile (train.compile=true) out below {SHORT}."
-            )
 
 
 def _show(meter: Progress, what: str, done: int, total: int) -> None:
@@ -163,13 +113,15 @@ def run(spec: RunSpec) -> Outcome:
             for text in experiment.notes():
                 say(f"note      {text}")
             print_plan(plan, brief=True)
-            _doubt_compiling(experiment, plan)
+            tracking.of(experiment)  # whether there is an account is said before the work
+            doubts.doubt_compiling(experiment, plan)
+            doubts.doubt_lengths(experiment, plan)
             rehearse(experiment, plan)
             for stage in plan:
                 if stage.forced and stage.runs:
                     stages.forget(stage.kind, stage.marker)
         outcome = walk(plan)
-    outcome.pictures = _compare(experiment, plan) if rank == 0 else []
+    outcome.pictures = ending.end(experiment, plan) if rank == 0 else []
     for name in spec.methods:
         for seed in spec.seeds:
             folder = experiment.folder(name, seed)
@@ -183,48 +135,6 @@ def run(spec: RunSpec) -> Outcome:
             found += [f for marker in drawn for f in scores.figures(folder / "scores" / marker.stem)]
             outcome.pictures += [p for p in found if p.is_file()]
     return outcome
-
-
-def _compare(experiment: Experiment, plan: list[Stage]) -> list[Path]:
-    """Draw what several methods of a run made of the same images, a picture a test set; those that failed are left out.
-
-    A picture is drawn once for the same images and replaces the one of other images of the same trainings. Where it cannot be
-    drawn, the run's results are as good without it.
-    """
-    pictures: list[Path] = []
-    done = {s.marker for s in plan if s.kind == "translate" and s.status in ("done", CACHED)}
-    for test in experiment.test_names():
-        found = {}
-        for name in (n for n in experiment.spec.methods if n != BASELINE):
-            seed = experiment.spec.seeds[0] if method_config(experiment.spec.config, name)[0].stages else 0
-            key = experiment.translate_key(experiment.train_key(name, seed), test)
-            folder = stages.translated_folder(experiment.folder(name, seed), test, key)
-            if folder / MANIFEST in done:
-                found[name] = (key, folder)
-        if len(found) > 1:
-            try:
-                pictures.append(_draw(experiment, test, found))
-            except Exception as error:
-                warn(f"{test}: no picture of the methods side by side: {_brief(error)}")
-    return pictures
-
-
-def _draw(experiment: Experiment, test: str, found: Mapping[str, tuple[str, Path]]) -> Path:
-    """The picture of methods (name -> key and folder of a translation), by what their images are."""
-    place, seed = experiment.spec.options.runs / "pictures", experiment.spec.seeds[0]
-    who = f"{test}-{digest([[name, key] for name, (key, _) in found.items()])[:8]}"
-    path = place / f"{who}-{digest([read_json(folder / MANIFEST)['content'] for _, folder in found.values()])[:8]}.png"
-    if not path.is_file():
-        place.mkdir(parents=True, exist_ok=True)
-        if experiment.policy() == "credentialed":
-            place.chmod(0o700)
-        source = experiment.test_set(test)
-        translated = {name: load_set(folder, source) for name, (_, folder) in found.items()}
-        comparison_grid(source, translated, path, f"{test}: the first cases in order, seed {seed}")
-        for stale in place.glob(f"{who}-*.png"):
-            if stale != path:
-                stale.unlink()
-    return path
 
 
 def rehearse(experiment: Experiment, plan: list[Stage]) -> None:
@@ -242,8 +152,22 @@ def walk(plan: list[Stage]) -> Outcome:
     """Run the stages that are to do, in order and under their locks, going on past a failure where that makes sense."""
     outcome = Outcome(plan)
     for stage in plan:
-        _do(stage, outcome)
+        try:
+            _do(stage, outcome)
+        except BenchError as error:  # of a stage that several processes share: the run ends, and the tables tell why
+            stage.status, stage.reason = "failed", str(error)
+            if world()[0] == 0:
+                _lose_rest(plan)
+            raise
     return outcome
+
+
+def _lose_rest(plan: list[Stage]) -> None:
+    """Leave the records of all scores that a failure made impossible."""
+    for stage in plan:
+        if stage.runs and any(before.status in ("failed", BLOCKED) for before in stage.after):
+            stage.status = BLOCKED
+            _lose(stage)
 
 
 def _hold(experiment: Experiment, held: ExitStack) -> None:
@@ -315,7 +239,7 @@ def _lose(stage: Stage) -> None:
     except Exception as error:
         if disk_full(error):
             raise
-        warn(f"{stage.kind} {stage.title}: the tables will not tell of its failure: {_brief(error)}")
+        warn(f"{stage.kind} {stage.title}: the tables will not tell of its failure: {brief(error)}")
 
 
 def _work(stage: Stage, rank: int) -> None:
@@ -339,11 +263,6 @@ def _describe(error: Exception, stage: Stage) -> str:
     what = " ".join(str(error).split())[:300]
     where = "".join(f"{note}: " for note in getattr(error, "__notes__", ()) if note.startswith("iteration "))
     return f"{where}{type(error).__name__}: {what} (see {path})"
-
-
-def _brief(error: Exception) -> str:
-    """One line about an error that stops nothing."""
-    return str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def print_plan(plan: list[Stage], brief: bool = False) -> None:

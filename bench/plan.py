@@ -74,7 +74,7 @@ def marked(marker: Path, key: str) -> bool:
 def _facts(marker: Path, key: str) -> dict[str, Any] | None:
     try:
         content = json.loads(marker.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(content, dict) or content.get("key") != key or content.get("status", "ok") != "ok":
         return None

@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import platform
 import re
 import shlex
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -19,12 +20,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from bench.errors import BenchError, UsageError
-from bench.files import canonical_json, digest, finite, replace_atomically, write_json
+from bench.files import digest, finite, replace_atomically, write_json
+from bench.record_schema import SCHEMA, misfit, problem, upgrade
 
 if TYPE_CHECKING:
     from bench.contracts import Metric, Score
 
-SCHEMA = 1
 #: Where `load` puts what it finds beside a record (`Local`). Never written; hashes and the order of records leave it out.
 LOCAL = "_local"
 _PACKAGES = (
@@ -179,11 +180,13 @@ class Local:
         folder: its run's folder, relative to the results folder it was found in; the record's figures are relative to it.
         values: metric key -> image id -> finite value, of the primary metrics that have values by image.
         patients: image id -> patient id; empty where the values were written without.
+        root: that results folder on this machine; what lies there is the same wherever it lies.
     """
 
     folder: str
     values: Mapping[str, Mapping[str, float]]
     patients: Mapping[str, str]
+    root: str = field(default="", compare=False)
 
 
 def write(path: Path, record: dict[str, Any]) -> None:
@@ -197,7 +200,7 @@ def run_folders(folder: Path, holding: str) -> list[Path]:
     A method's folder, a dataset's below it or a single run's are understood, too. Nothing deeper is walked: caches and
     translated images hold very many files.
     """
-    found = {path.resolve(): path for depth in range(4) for path in folder.glob("*/" * depth + holding)}
+    found = {os.path.realpath(path): path for depth in range(4) for path in folder.glob("*/" * depth + holding)}
     return sorted(found.values())
 
 
@@ -211,7 +214,7 @@ def run_facts(run: Path) -> dict[str, Any]:
     path = run / "config.json"
     if not path.is_file():
         raise UsageError(f"{run} is not a run: it has no config.json. Runs look like runs/ours/rsna/seed0-1a2b3c4d.")
-    facts = _parse(path)
+    facts = parse(path)
     texts = {name: facts.get(name) if isinstance(facts, dict) else None for name in ("method", "origin", "preset")}
     config = facts.get("config") if isinstance(facts, dict) else None
     sections = [config.get(name) if isinstance(config, dict) else None for name in ("data", "train", "methods")]
@@ -233,7 +236,7 @@ def run_weights(run: Path) -> Path:
     path = run / "train.json"
     if not path.is_file():
         raise UsageError(f"{run} has no train.json: its training did not finish. Run the same `bench run` command again.")
-    facts = _parse(path)
+    facts = parse(path)
     name = facts.get("weights") if isinstance(facts, dict) else None
     again = "Delete it and run the same `bench run` command again: training carries on from its last checkpoint."
     if not isinstance(name, str):
@@ -244,16 +247,24 @@ def run_weights(run: Path) -> Path:
     return weights
 
 
-def _parse(path: Path) -> Any:
+def parse(path: Path) -> Any:
     """JSON with finite numbers only, or None where the file holds anything else or cannot be read."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse, parse_float=_finite)
+        return _read(path)
     except (OSError, ValueError, RecursionError):
         return None
 
 
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse, parse_float=_finite)
+
+
+class _NumberError(ValueError):
+    """NaN or an infinite number."""
+
+
 def _refuse(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number of JSON")
+    raise _NumberError(f"{text[:12]} is no number of JSON")
 
 
 def _finite(text: str) -> float:
@@ -267,19 +278,18 @@ def load(folders: Iterable[Path]) -> tuple[list[dict[str, Any]], list[str]]:
     Returns:
         The records, each with a `Local` under `LOCAL`, and one warning for each file that is no record, or cannot be read.
     """
-    found: dict[Path, tuple[Path, str]] = {}
+    found: dict[str, tuple[Path, str]] = {}
     for folder in folders:
         if not folder.is_dir():
             what = "is no folder" if folder.exists() else "does not exist"
             raise UsageError(f"{folder} {what}. Give a results folder made by `bench run` (default: runs).")
         for path in run_folders(folder, "records/*.json"):
-            found.setdefault(path.resolve(), (path, path.parents[1].relative_to(folder).as_posix()))
+            found.setdefault(os.path.realpath(path), (path, path.parents[1].relative_to(folder).as_posix()))
     good, warnings = [], []
     for path, run in sorted(found.values()):
-        record = _parse(path)
-        problem = "not valid JSON" if record is None else _problem(record)
-        if problem:
-            warnings.append(f"{path} is left out of the leaderboard: {problem}. Delete it and score again.")
+        record, wrong = _checked(path)
+        if wrong:
+            warnings.append(f"{path} is left out of the leaderboard: {wrong}")
         else:
             try:
                 values, patients = _read_per_image(path, record)
@@ -287,8 +297,34 @@ def load(folders: Iterable[Path]) -> tuple[list[dict[str, Any]], list[str]]:
                 values, patients = {}, {}
                 file = path.parent / Path(record["per_image"]).name
                 warnings.append(f"{file} is left out of comparisons: {error}. Score again with --force score.")
-            good.append({**record, LOCAL: Local(run, values, patients)})
+            root = path.absolute().parents[1 + len(Path(run).parts)]
+            good.append({**record, LOCAL: Local(run, values, patients, str(root))})
     return good, warnings
+
+
+def _checked(path: Path) -> tuple[dict[str, Any], str]:
+    """The record of a file, brought to today's schema; or why it is none, with the remedy."""
+    again = "Delete it and score again."
+    try:
+        record = _read(path)
+    except OSError as error:
+        return {}, f"it cannot be read ({error.strerror}). Make it readable, or delete it and score again."
+    except (ValueError, RecursionError) as error:
+        return {}, f"not valid JSON{_what_json_lacks(error)}. {again}"
+    if wrong := misfit(record):
+        return {}, wrong
+    record = upgrade(record, lambda: parse(path.parents[1] / "config.json"))
+    wrong = problem(record)
+    return record, f"{wrong}. {again}" if wrong else ""
+
+
+def _what_json_lacks(error: Exception) -> str:
+    """In brackets, why a text is no JSON; empty where that is of no use."""
+    if isinstance(error, _NumberError):
+        return f" ({error})"
+    if isinstance(error, json.JSONDecodeError):
+        return f" ({error.msg[:1].lower()}{error.msg[1:]} in line {error.lineno})" if error.doc.strip() else " (it is empty)"
+    return ""
 
 
 def _read_per_image(path: Path, record: dict[str, Any]) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
@@ -307,86 +343,3 @@ def _read_per_image(path: Path, record: dict[str, Any]) -> tuple[dict[str, dict[
     numbers = {key: {row["image_id"]: float(row[key]) for row in rows if row[key]} for key in wanted if key in rows[0]}
     values = {key: {i: v for i, v in column.items() if math.isfinite(v)} for key, column in numbers.items()}
     return values, {row["image_id"]: row["patient_id"] for row in rows if row.get("patient_id")}
-
-
-#: What leaderboards read from a record: name -> types; None where it may be missing or null.
-_FIELDS: dict[str, tuple[type | None, ...]] = {
-    "method": (str,), "evaluator": (str,), "dataset": (str,), "dataset_fingerprint": (str,), "status": (str,),
-    "metrics": (list,), "scores": (dict,), "params": (dict,), "method_version": (int, str, None), "seed": (int, None),
-    "evaluator_version": (int, str, None), "n_translated": (int, None), "image_size": (int, None), "key": (str, None),
-    "cost": (dict, None), "prior": (dict, None), "warnings": (list, None), "trained_with_prior": (bool, None),
-    "models": (list, None), "figures": (list, None), "per_image": (str, None),
-    **dict.fromkeys(
-        ("config_fingerprint", "train_dataset", "reference", "reference_fingerprint", "split", "split_by", "direction",
-         "preset", "error", "written"), (str, None),
-    ),
-}  # fmt: skip
-_METRIC: dict[str, tuple[type | None, ...]] = {
-    "key": (str,), "label": (str,), "better": (str,), "unit": (str, None), "digits": (int, None), "primary": (bool, None),
-    "part": (str, None), "shared": (bool, None),
-}  # fmt: skip
-_SCORE: dict[str, tuple[type | None, ...]] = {
-    "value": (float, int, None), "n": (int,), "std": (float, int, None), "std_over": (str, None), "note": (str, None),
-    "ci": (list, None), "doubt": (str, None),
-}  # fmt: skip
-_MODEL: dict[str, tuple[type | None, ...]] = {"name": (str,), "key": (str, None), "weights_id": (str, list, None)}
-
-
-def _problem(record: Any) -> str:
-    """What makes a file unfit for the leaderboard; empty for a good record."""
-    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-        return f"not a record of schema {SCHEMA}"
-    cost, prior = record.get("cost") or {}, record.get("prior") or {}
-    problems = [_unfit(record, _FIELDS, "")]
-    if not problems[0]:
-        problems += [_unfit(metric, _METRIC, f"metrics[{i}].") for i, metric in enumerate(record["metrics"])]
-        problems += [_unfit(score, _SCORE, f"scores.{key}.") for key, score in record["scores"].items()]
-        problems += [_unfit(cost, dict.fromkeys(("images_seen", "parameters"), (int, None)), "cost.")]
-        problems += [_unfit(cost, dict.fromkeys(("seconds", "gpu_seconds"), (int, float, None)), "cost.")]
-        problems += [_unfit(prior, {"id": (str, None), "trained_by": (str, None), "findings": (list, None)}, "prior.")]
-        problems += [_unfit(model, _MODEL, f"models[{i}].") for i, model in enumerate(record.get("models") or ())]
-        lists = {name: record.get(name) or [] for name in ("warnings", "figures")}
-        lists["prior.findings"] = prior.get("findings") or []
-        problems += [f"'{name}' holds more than texts" for name, values in lists.items() if not all(map(_text, values))]
-    if not any(problems):
-        intervals = [s["ci"] for s in record["scores"].values() if s.get("ci")]
-        digits = [m.get("digits") for m in record["metrics"]]
-        if any(len(ci) != 2 or not all(isinstance(v, (int, float)) for v in ci) for ci in intervals):
-            problems.append("a 'ci' is no pair of numbers")
-        if any(d is not None and not 0 <= d <= 12 for d in digits):
-            problems.append("'digits' is out of range")
-        if record["status"] not in ("ok", "failed", "skipped"):
-            problems.append(f"status '{record['status']}' is not known")
-        if not _encodes(record):
-            problems.append("it holds texts or numbers that cannot be written")
-    return next(filter(None, problems), "")
-
-
-def _unfit(value: Any, fields: dict[str, tuple[type | None, ...]], where: str) -> str:
-    if not isinstance(value, dict):
-        return f"'{where.rstrip('.')}' is no object"
-    for name, kinds in fields.items():
-        if name not in value and None not in kinds:
-            return f"it has no '{where}{name}'"
-        found = value.get(name)
-        allowed = tuple(type(None) if kind is None else kind for kind in kinds)
-        if not isinstance(found, allowed) or (isinstance(found, bool) and bool not in kinds):
-            return f"'{where}{name}' is {type(found).__name__}"
-        if name not in ("error", "note", "doubt") and isinstance(found, str) and not found.isprintable():
-            return f"'{where}{name}' holds line breaks or control characters"
-    return ""
-
-
-def _text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _encodes(record: dict[str, Any]) -> bool:
-    """Whether its text can be written and its numbers computed with (JSON knows integers of any length)."""
-    try:
-        canonical_json(record).encode()
-        for score in record["scores"].values():
-            [float(v) for v in (score.get("value"), score.get("std"), *(score.get("ci") or ())) if v is not None]
-    except (ValueError, OverflowError):
-        return False
-    return True

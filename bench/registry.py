@@ -16,7 +16,7 @@ import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, TypeVar
@@ -138,7 +138,22 @@ SUITES = LazyRegistry("suite", "bench.suites")
 register_method = METHODS.register
 register_evaluator = EVALUATORS.register
 register_dataset = DATASETS.register
-register_suite = SUITES.register
+
+
+def register_suite(name: str, *, method: str = "", variants: Sequence[str] = ()) -> Callable[[T], T]:
+    """Decorator of a function that names evaluators (see `bench.suites`); a name that is taken is refused.
+
+    Args:
+        name: of the suite.
+        method: the only one that it is meant for; empty where it is for any.
+        variants: configuration files, each a training of its own.
+    """
+
+    def decorate(function: T) -> T:
+        function.method, function.variants = method, tuple(variants)  # type: ignore[attr-defined]
+        return SUITES.register(name)(function)
+
+    return decorate
 
 
 def import_file(path: str | Path) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from bench import learning, records
+from bench import learning, records, tracking
 from bench.config import plain
 from bench.contracts import Job, ScoreJob
 from bench.data.contract import CLEAR
@@ -125,6 +125,7 @@ def lose_images(experiment: Experiment, subject: Subject, evaluator: str, why: s
     """`lose` for whoever made the images, or would have made them."""
     target = subject.folder / "records" / f"{_stem(experiment, subject, evaluator)}.json"
     records.write(target, {**_record(experiment, subject, evaluator), "status": "failed", "error": why, "scores": {}})
+    tracking.of(experiment).log_record(target)
 
 
 def _subject(experiment: Experiment, name: str, seed: int, test: str, evaluator: str) -> Subject:
@@ -132,12 +133,12 @@ def _subject(experiment: Experiment, name: str, seed: int, test: str, evaluator:
     folder = experiment.folder(name, seed)
     train_key = experiment.train_key(name, seed)
     key, back_key = (experiment.translate_key(train_key, test, direction) for direction in ("a2b", "b2a"))
-    cls, _ = method_config(experiment.spec.config, name)
+    cls, config = method_config(experiment.spec.config, name)
     trained = read_json(folder / "train.json") if (folder / "train.json").is_file() else {}
     identity = {
         "method": name, "method_version": cls.version, "paper": cls.paper, "trained_by": "harness" if cls.stages else "none",
-        "config_fingerprint": experiment.recipe_key(name),
-        "trained_with_prior": "prior" in cls.requires(method_config(experiment.spec.config, name)[1]),
+        "config_fingerprint": experiment.recipe_key(name), "method_config": plain(config),
+        "trained_with_prior": "prior" in cls.requires(config),
         "warnings": trained.get("warnings", []),
         "cost": {k: trained.get(k) for k in COST}
         | {"train": trained.get("cost")},
@@ -170,10 +171,9 @@ def is_scored(experiment: Experiment, images: Images, evaluator: str) -> bool:
     """Whether the record of these very images is there."""
     key = learning.score_key(experiment, images.key, images.back_key, images.test, evaluator, images.seed)
     path = images.folder / "records" / f"{score_name(images.test, evaluator, key)}.json"
-    if not path.is_file():
-        return False
-    record = read_json(path)
-    return record.get("status") == "ok" and record.get("translated_content") == images.translated.fingerprint
+    record = records.parse(path)  # None where it is not there, or cut short: then it is written anew
+    facts = record if isinstance(record, dict) else {}
+    return facts.get("status") == "ok" and facts.get("translated_content") == images.translated.fingerprint
 
 
 def score_images(experiment: Experiment, images: Images, evaluator: str) -> None:
@@ -206,6 +206,7 @@ def score_images(experiment: Experiment, images: Images, evaluator: str) -> None
             raise
         detail = f"{type(error).__name__}: {error}" if not isinstance(error, BenchError) else str(error)
         records.write(target, {**record, "status": "failed", "error": detail, "scores": {}})
+        tracking.of(experiment).log_record(target)
         raise BenchError(f"evaluator '{evaluator}' failed on {test} for '{images.identity['method']}': {detail}") from error
     if job.fits.used and experiment.datasets[test].manifest.leaky:  # folds of these very images may divide a patient
         record["split_by"] = LEAKY
@@ -219,6 +220,7 @@ def score_images(experiment: Experiment, images: Images, evaluator: str) -> None
             "score_seconds": time.monotonic() - started,
         },
     )  # fmt: skip
+    tracking.of(experiment).log_record(target)
 
 
 def figures(scratch: Path) -> list[Path]:

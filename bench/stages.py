@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from bench import records
+from bench import records, tracking, tracking_backends, tracking_images
 from bench.batches import LabelledBatches, TranslationBatches
 from bench.contracts import Method
 from bench.data.contract import CLEAR, OPACITY
@@ -45,7 +45,38 @@ def _backends(experiment: Experiment) -> list[dict[str, Any]]:
     """The visualizer back-ends of the run, of the first process only."""
     if "tensorboard" in experiment.spec.options.trackers and find_spec("tensorboard") is None:
         raise BenchError("--tracker tensorboard: the package is not installed. pip install tensorboard, or leave the flag out.")
-    return [] if _quiet() else [{"type": f"{name.capitalize()}VisBackend"} for name in experiment.spec.options.trackers]
+    guarded = tracking.of(experiment).guarded
+    names = [] if _quiet() else experiment.spec.options.trackers
+    return [{"type": f"Tracked{name.capitalize()}VisBackend", "guarded": guarded} for name in names]
+
+
+def _run_backends(experiment: Experiment, name: str, seed: int, stage: str, offset: int) -> list[dict[str, Any]]:
+    """`_backends` of a method's stage that begins after `offset` iterations, with that of its W&B run."""
+    tracker = tracking.of(experiment)
+    own = {
+        "type": tracking_backends.NAME, "start": lambda: tracker.open(tracker.method(name, seed)), "guarded": tracker.guarded,
+        "stage": stage, "offset": offset, "pictures": not tracker.gate.closed(tracker.gate.learnt()),
+    }  # fmt: skip
+    return [*_backends(experiment), *([own] if tracker.on else [])]
+
+
+def _samples(experiment: Experiment, iterations: int) -> list[tracking_images.SampleHook]:
+    """The hook that makes pictures of a training; none where nobody looks at them, or where its images stay here."""
+    options, tracker = experiment.spec.options, tracking.of(experiment)
+    every = tracking_images.interval(options.image_interval, iterations)
+    if _quiet() or not every or not (tracker.on or options.trackers):
+        return []
+    if closed := tracker.gate.closed(tracker.gate.learnt()):
+        tracker.tell(f"no pictures of trainings: images of {', '.join(closed)} stay out of trackers")
+        return []
+    images, size = experiment.train_set(OPACITY), experiment.data.size
+
+    def first() -> torch.Tensor:
+        rows = list(range(min(tracking_images.IMAGES, len(images))))
+        pixels = torch.from_numpy(images.pixels(rows)[:, None]) * 2 - 1
+        return pixels if images.size == size else torch.nn.functional.interpolate(pixels, size, mode="area")
+
+    return [tracking_images.SampleHook(first, every)]
 
 
 def _quiet() -> bool:
@@ -205,6 +236,7 @@ def train(experiment: Experiment, name: str, seed: int) -> None:
     results: dict[str, FitResult] = {}
     budgets: dict[str, dict[str, Any]] = {}
     schedule = cls.schedule(config, settings.iterations, settings.batch_size)
+    passed = 0
     for stage, (iterations, size) in schedule.items():
         batches = TranslationBatches(
             experiment.train_set(OPACITY), experiment.train_set(CLEAR), seed, size, experiment.data.size,
@@ -214,8 +246,10 @@ def train(experiment: Experiment, name: str, seed: int) -> None:
             method, batches, replace(settings, iterations=iterations, batch_size=size), folder / "train" / stage, stage, seed,
             f"{name}-{key}-{stage}", experiment.device,
             Progress(f"train {name}" + (f" ({stage})" if len(cls.stages) > 1 else ""), _quiet()),
-            experiment.spec.options.log_interval, _backends(experiment), last=stage == [*schedule][-1],
+            experiment.spec.options.log_interval, _run_backends(experiment, name, seed, stage, passed),
+            last=stage == [*schedule][-1], hooks=_samples(experiment, iterations) if stage == [*schedule][-1] else (),
         )  # fmt: skip
+        passed += iterations
         budgets[stage] = {"iterations": iterations, "batch_size": size, "seconds": results[stage].cost["seconds"]}
     if rank:
         return

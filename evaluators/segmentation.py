@@ -25,7 +25,7 @@ from bench.data.imageset import ImageSet
 from bench.registry import register_evaluator
 from evaluators.overlap import confusion, hd95, iou, two_lungs
 from evaluators.segmentation_config import SegmentationConfig
-from evaluators.segmentation_figure import Case, draw
+from evaluators.segmentation_figure import LUNGS, Case, draw, keep
 from evaluators.segmentation_models import LUNG, NO_LUNG, UNMASKED, Laboratory, Ready, inside, versions
 from evaluators.segmentation_scores import Found, Images, Scores, definition
 from evaluators.segmenter_files import ENCODER_FLAG, FLAG, problem
@@ -136,7 +136,10 @@ class Segmentation(Evaluator):
                 parts["after"].append(_after(job, ready, real["before"]))
             views[arch] = {view: _join(found) for view, found in parts.items()}
         draw(job.source, job.translated, _cases(job, chosen, views), job.scratch / "segmentation.png")
-        return Scores(job, chosen.images(job), views, "; ".join((laboratory.story(), *chosen.notes))).all()
+        images = chosen.images(job)
+        seen = {ARCHS[arch].title: view["after"].masks for arch, view in views.items()}
+        keep(seen, images.ids, job.source.size, job.scratch / LUNGS)
+        return Scores(job, images, views, "; ".join((laboratory.story(), *chosen.notes))).all()
 
 
 class _Chosen:

@@ -1,4 +1,4 @@
-"""The qualitative figure of `evaluators.segmentation`: outlines before and after translation beside the reference."""
+"""What `evaluators.segmentation` leaves to look at: outlines before and after translation beside the reference, and the lungs."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from bench.data.contract import MASK_LUNG
 from bench.data.imageset import ImageSet
 from bench.files import replace_atomically
 
+#: File beside the figure that holds the lungs found in every translated image; `leaderboards.cases` reads it.
+LUNGS = "lungs.npz"
 REFERENCE, BEFORE, AFTER = "#33dd55", "#ff9a1f", "#39b8ff"
 
 
@@ -73,3 +75,26 @@ def _panel(axis: Any, picture: npt.NDArray[np.float32], outlines: Sequence[tuple
             axis.contour(mask, levels=[0.5], colors=[colour], linewidths=width)
     axis.set_xticks([])
     axis.set_yticks([])
+
+
+def keep(found: Mapping[str, npt.NDArray[np.uint8]], ids: Sequence[str], size: int, path: Path) -> None:
+    """Write the lungs found in translated images, so that figures can show them without the segmenters.
+
+    What was found before translation stands in the file of the untranslated images (``original``).
+
+    Args:
+        found: segmenter -> n x S x ceil(S / 8), packed bits of its predictions.
+        ids: of the n images.
+        size: S, pixels.
+        path: an npz file with these arrays, and ``ids`` and ``size``; it can be read without unpickling.
+
+    Raises:
+        BenchError: no space is left.
+    """
+    arrays: dict[str, Any] = {"ids": np.array(ids, dtype=np.str_), "size": np.array(size), **found}
+
+    def fill(temporary: Path) -> None:
+        with temporary.open("wb") as stream:  # savez would add a suffix to a path
+            np.savez_compressed(stream, **arrays)
+
+    replace_atomically(path, fill)

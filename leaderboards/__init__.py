@@ -1,8 +1,11 @@
 """Leaderboards: a pure function of the records.
 
 `leaderboards.groups` decides which records may stand in one table, `leaderboards.tables` makes the tables with full precision,
-`leaderboards.compare` tests methods against each other, `leaderboards.details` makes the tables of parts. `leaderboards.about`
-says what evaluators are, `leaderboards.notes` makes the lines below each table, `leaderboards.subjects` decides where they
-belong and what they name, and `leaderboards.render` puts all together. `leaderboards.cells` is the only place that rounds. Nothing
-here reads a clock or a disk: the same records give the same text, in whatever order they come.
+`leaderboards.compare` tests methods against each other and `leaderboards.differences` writes that down, `leaderboards.details`
+makes the tables of parts. `leaderboards.about` says what evaluators are, `leaderboards.notes` makes the lines below each table,
+`leaderboards.subjects` decides where they belong and what they name, and `leaderboards.render` puts all together.
+`leaderboards.paper` and `leaderboards.general` make sheets (`leaderboards.sheet`), which `leaderboards.formats` writes.
+`leaderboards.command` is what ``bench leaderboard`` does, and alone prints. `leaderboards.cells` is the only place that rounds. But
+for what opens or writes images, nothing here reads a clock or a disk: the same records give the same text, in whatever order they
+come.
 """

@@ -180,8 +180,3 @@ def _pictures(record: Record) -> list[tuple[str, str]]:
         name = title(record["evaluator"]) + (f", {what}" if what != record["evaluator"] else "")
         found.append((name.replace("[", "(").replace("]", ")"), quote(folder + path)))
     return found
-
-
-def links(found: Pictures) -> str:
-    """Pictures as a list of links, one line a method."""
-    return "\n".join(f"- {row}: {' · '.join(f'[{name}]({path})' for name, path in some)}" for row, some in found.items())

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from tabulate import tabulate
 
+from leaderboards.sheet import Head
 from leaderboards.tables import Cell, Column
 
 MISSING = "\u2013"
@@ -58,7 +59,7 @@ def texts(cells: Sequence[Cell | None], column: Column, style: Style, near: Coll
         if cell is None:
             found.append(MISSING)
             continue
-        parts = [number(cell.value, column.digits), *(_spread(cell, column.digits, style.brief) if style.spread else [])]
+        parts = [number(cell.value, column.digits), *(spread(cell, column.digits, style.brief) if style.spread else [])]
         if cell.doubt:
             found.append(style.doubt.format(" ".join(parts)))
             continue
@@ -81,7 +82,8 @@ def interval(ci: tuple[float, float] | None, digits: int) -> str:
     return f"[{number(ci[0], digits)}, {number(ci[1], digits)}]" if ci else MISSING
 
 
-def _spread(cell: Cell, digits: int, brief: bool) -> list[str]:
+def spread(cell: Cell, digits: int, brief: bool = False) -> list[str]:
+    """Standard deviation and interval, as far as there are any and as far as there is room; see `Style.brief`."""
     std = [f"± {number(cell.std, digits)}"] if cell.std is not None else []
     if not cell.ci:
         return std
@@ -121,7 +123,7 @@ def span(numbers: Sequence[int]) -> str:
     return MISSING.join(str(n) for n in dict.fromkeys((numbers[0], numbers[-1]))) if numbers else MISSING
 
 
-def heading(column: Column) -> str:
+def heading(column: Column | Head) -> str:
     """Label, unit and direction."""
     unit = f" ({column.unit})" if column.unit else ""
     return f"{column.label}{unit}{ARROWS.get(column.better, '')}"

@@ -25,6 +25,8 @@ ORIGINAL = "original"
 TEST_FIELDS = ("schema", "dataset", "dataset_fingerprint", "reference", "reference_fingerprint", "split", "direction", "image_size")
 #: ... and those that must agree for whatever was trained (``original`` was not, and stands in every table of its test set).
 TRAIN_FIELDS = ("train_dataset", "preset")
+#: A configuration is named by so many keys, switches shortened to so many signs, and so many characters at most.
+MOST_KEYS, MOST_SWITCHES, LONGEST = 3, 6, 60
 #: Fields that say what a score was to be of.
 AIM_FIELDS = ("method", "evaluator", "dataset", "split", "direction", "train_dataset", "preset", "seed")
 
@@ -56,21 +58,62 @@ def groups(records: Iterable[Record]) -> list[tuple[tuple[str, ...], list[Record
     return sorted({**joined, **alone}.items())
 
 
+def older(records: Iterable[Record]) -> dict[tuple[str, ...], dict[Identity, int]]:
+    """How many records that succeeded do not count because a later one is there of the same score.
+
+    Returns:
+        Group (as `groups` gives it) -> whose -> how many; groups and methods without any are left out.
+    """
+    found: dict[tuple[str, ...], dict[Identity, int]] = {}
+    for (group, who, *_), several in _cells(records).items():
+        outdone = len({order(r) for r in several if r.get("status") == "ok"} - {order(several[-1])})  # copies say nothing new
+        if outdone:
+            found.setdefault(group, {}).setdefault(who, 0)
+            found[group][who] += outdone
+    return found
+
+
+def outdone(records: Iterable[Record]) -> str:
+    """What `older` finds, in a sentence; empty where it finds nothing."""
+    counts: dict[str, int] = defaultdict(int)
+    for methods in older(records).values():
+        for who, count in methods.items():
+            counts[who[0]] += count
+    whose = ", ".join(f"{name} {counts[name]}" for name in sorted(counts))
+    words = "Of several records of one score the last written counts; older ones left out"
+    return f"{words}: {sum(counts.values())} ({whose})." if counts else ""
+
+
+def _cells(records: Iterable[Record]) -> dict[tuple[Any, ...], list[Record]]:
+    """Group, identity, seed and variant -> all records of that one score, the last written last."""
+    found: dict[tuple[Any, ...], list[Record]] = defaultdict(list)
+    for record in sorted(records, key=lambda r: (text(r.get("written")), order(r))):
+        group = tuple(text(record.get(name)) for name in (*TEST_FIELDS, *TRAIN_FIELDS))
+        found[group, identity(record), text(record.get("seed")), _variant(record)].append(record)
+    return found
+
+
 def _newest(records: Iterable[Record]) -> list[Record]:
     """Of several records of one score the last written: other evaluator code, for example, leaves the old one lying.
 
-    A failure counts until the same method has that evaluator's score of that test set and seed, in whatever configuration."""
-    found: dict[tuple[Any, ...], Record] = {}
-    mended: dict[tuple[str, ...], str] = {}
-    for record in sorted(records, key=lambda r: (text(r.get("written")), order(r))):
-        group = tuple(text(record.get(name)) for name in (*TEST_FIELDS, *TRAIN_FIELDS))
-        found[group, identity(record), text(record.get("seed")), _variant(record)] = record
+    A failure counts until the same method has that evaluator's score of that test set and seed, in whatever configuration; what one
+    command made in several configurations (the rows of a suite) does not stand for each other, though."""
+    records = list(records)
+    scored: dict[tuple[str, ...], list[Record]] = defaultdict(list)
+    for record in records:
         if record.get("status") == "ok":
-            mended[_aim(record)] = text(record.get("written"))
+            scored[_aim(record)].append(record)
     return [
-        r for r in found.values()
-        if r.get("status") == "ok" or _aim(r) not in mended or mended[_aim(r)] < text(r.get("written")) or not r.get("written")
+        r for r in (several[-1] for several in _cells(records).values())
+        if r.get("status") == "ok" or not any(_mends(s, r) for s in scored[_aim(r)])
     ]  # fmt: skip
+
+
+def _mends(success: Record, failure: Record) -> bool:
+    """Whether a failure is no more of interest once there is this score."""
+    when = text(failure.get("written"))
+    siblings = bool(failure.get("command")) and success.get("command") == failure.get("command")
+    return bool(when) and text(success.get("written")) >= when and (not siblings or identity(success) == identity(failure))
 
 
 def _aim(record: Record) -> tuple[str, ...]:
@@ -150,9 +193,51 @@ def identity(record: Record) -> Identity:
     return text(record["method"]), text(record.get("method_version")), config
 
 
-def label(who: Identity, everybody: Iterable[Identity]) -> str:
-    """The method's name, with version and configuration hash where others of that name differ in them."""
+def label(who: Identity, everybody: Mapping[Identity, Sequence[Record]] | Iterable[Identity]) -> str:
+    """The method's name, with what tells it from others of that name: version, and configuration.
+
+    A configuration is named by the keys in which those of the same version differ, where their records hold them and these are few;
+    else by its hash.
+
+    Args:
+        who: whom to name.
+        everybody: all rows of a table, with their records where configurations are to be named by keys.
+    """
     name, version, config = who
     namesakes = [other for other in everybody if other[0] == name]
+    rivals = [other for other in namesakes if other[1] == version]
     named = f"{name} v{version}" if len({other[1] for other in namesakes}) > 1 else name
-    return f"{named} ({config[:8]})" if len({other[2] for other in namesakes}) > 1 else named
+    if len({other[2] for other in rivals}) < 2:
+        return named
+    configs = {other: _method_config(everybody[other]) for other in rivals} if isinstance(everybody, Mapping) else {}
+    known = {other: found for other, found in configs.items() if found is not None}
+    words = _differences(known)
+    mine = words.get(who, "")
+    alone = sum(found == mine for found in words.values()) < 2
+    return f"{named} ({', '.join(filter(None, [mine, '' if mine and alone else config[:8]]))})"
+
+
+def _method_config(records: Sequence[Record]) -> Mapping[str, Any] | None:
+    """The method's configuration, which all records of one row share; None where none of them holds it."""
+    return next((found for r in records if (found := r.get("method_config")) is not None), None)
+
+
+def _differences(configs: Mapping[Identity, Mapping[str, Any]]) -> dict[Identity, str]:
+    """The keys of each configuration in which any differ: ``lca=false``; many switches as ``+fa -lca``. Empty where that would take
+    too many words."""
+    every = list(configs.values())
+    names = sorted({name for config in every for name in config})
+    differing = [n for n in names if any((n in c, c.get(n)) != (n in every[0], every[0].get(n)) for c in every)]
+    switches: list[str] = []
+    if len(differing) > MOST_KEYS:
+        switches = [name for name in differing if all(isinstance(config.get(name), bool) for config in every)]
+    rest = [name for name in differing if name not in switches]
+    if len(rest) > MOST_KEYS or len(switches) > MOST_SWITCHES:
+        return {}
+    found = {}
+    for who, config in configs.items():
+        signs = " ".join(f"{'+' if config[name] else '-'}{name}" for name in switches)
+        pairs = [f"{name}={_value(config[name])}" if name in config else f"without {name}" for name in rest]
+        words = ", ".join(filter(None, [signs, *pairs]))
+        found[who] = words if len(words) <= LONGEST else ""
+    return found

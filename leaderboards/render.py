@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 
 from bench.files import canonical_json, digest
-from leaderboards import about, compare, details, notes
+from leaderboards import about, compare, details, differences, notes
 from leaderboards.cells import (
     ARROWS,
     BARE,
@@ -28,12 +28,17 @@ from leaderboards.cells import (
     span,
     texts,
 )
-from leaderboards.groups import TEST_FIELDS, TRAIN_FIELDS, Record, order
+from leaderboards.groups import TEST_FIELDS, TRAIN_FIELDS, Record, order, outdone
 from leaderboards.subjects import HEADLINE, Layout, Place, title
 from leaderboards.tables import Column, Row, Table, tables
 
 #: Characters in a line of a heading where the terminal is narrow: the first of these that gives the fewest tables.
 NARROW_HEADINGS = (14, 12, 10, 8)
+
+#: Of more methods than this, original included, tables of parts are left out, ...
+FEW = 4
+#: ... and longer ones are folded where they are asked for.
+LONG = 20
 
 #: What the digest covers: results and what they depend on, not when or where they were computed.
 DIGESTED = (
@@ -42,15 +47,22 @@ DIGESTED = (
 )  # fmt: skip
 
 
-def leaderboard(records: Iterable[Record]) -> str:
-    """All tables as markdown with everything a reader needs to judge them, the same for any order of the records."""
+def leaderboard(records: Iterable[Record], full: bool = False, pictures: bool = True) -> str:
+    """All tables as markdown with everything a reader needs to judge them, the same for any order of the records.
+
+    Args:
+        records: any.
+        full: every pair of methods and every part, too, however many there are.
+        pictures: with the pictures that evaluators drew.
+    """
     records = sorted(records, key=order)
     if not records:
         return "# Leaderboard\n\nNo records yet.\n"
     found = tables(records)
     results = sorted(([record.get(name) for name in DIGESTED] for record in records), key=canonical_json)
-    last = f"{len(records)} records, digest `{digest(results)}`."
-    return "\n\n".join(["# Leaderboard", *(_section(table) for table in found), *_gallery(found), last]) + "\n"
+    last = f"{len(records)} records, digest `{digest(results)}`. {outdone(records)}".rstrip()
+    sections = [_section(table, full) for table in found]
+    return "\n\n".join(["# Leaderboard", *sections, *(_gallery(found) if pictures else []), last]) + "\n"
 
 
 def _gallery(found: Sequence[Table]) -> list[str]:
@@ -62,9 +74,10 @@ def _gallery(found: Sequence[Table]) -> list[str]:
         for row, some in about.pictures(table).items():
             fresh = [f"![{row}: {name}]({path})" for name, path in some if path not in seen]
             seen |= {path for _, path in some}
-            lines += [" ".join(fresh)] if fresh else []
-        parts += [f"### {_title(table)}", *lines] if lines else []
-    return ["## Figures", *parts] if parts else []
+            lines += [f"{row} {' '.join(fresh)}"] if fresh else []
+        parts += ["<br>".join([f"**{title_of(table)}**", *lines])] if lines else []
+    number = f"{len(seen)} picture{'s' if len(seen) > 1 else ''}"
+    return ["## Figures", differences.folded(number, "\n\n".join(parts))] if parts else []
 
 
 def short(records: Iterable[Record], width: int = 100) -> str:
@@ -77,7 +90,7 @@ def short(records: Iterable[Record], width: int = 100) -> str:
         below = [*notes.problems(table), *notes.doubts(layout, HEADLINE, "(...)")]
         below += notes.lacking(layout, HEADLINE) if any(c.primary for c in layout.headline) else []
         wrapped = [textwrap.fill(line, width, subsequent_indent="  ") for line in below]
-        parts.append("\n".join([textwrap.fill(_title(table), width), "", *_fitted(table, columns, width), *wrapped]))
+        parts.append("\n".join([textwrap.fill(title_of(table), width), "", *_fitted(table, columns, width), *wrapped]))
     return "\n\n".join(parts) + "\n" if parts else "No records yet.\n"
 
 
@@ -114,46 +127,58 @@ def _width(grid: Grid) -> int:
     return max(map(len, aligned(grid, "simple").splitlines()))
 
 
-def _section(table: Table) -> str:
+def _section(table: Table, full: bool) -> str:
     layout = Layout(table)
     found = compare.compare(table)
     columns = [column for column in layout.headline if table.filled(column)]
     below = [
         *notes.problems(table), *notes.cautions(table),
         *(["‡ not distinguishable from the best (Holm p ≥ 0.05, see Comparisons)."] if any(found.near.values()) else []),
-        *notes.below(layout, HEADLINE), *([] if found.families else compare.left_out(found)), *about.table_lines(table),
+        *notes.below(layout, HEADLINE), *([] if found.families else differences.left_out(found)), *about.table_lines(table),
     ]  # fmt: skip
-    parts = [f"## {_title(table)}", markdown([*_grid(table, columns, MARKDOWN, found), *_costs(table)]), _bullets(below)]
-    parts.append(compare.section(found))
+    parts = [f"## {title_of(table)}", markdown([*_grid(table, columns, MARKDOWN, found), *_costs(table)]), _bullets(below)]
+    parts.append(differences.section(found, full))
     for evaluator in dict.fromkeys(column.evaluator for column in table.columns):
-        parts += _evaluator(layout, evaluator, found)
-    pictures = about.links(about.pictures(table))
-    return "\n\n".join(part for part in [*parts, "### Figures" if pictures else "", pictures] if part)
+        parts += _evaluator(layout, evaluator, found, full)
+    return "\n\n".join(part for part in parts if part)
 
 
-def _evaluator(layout: Layout, evaluator: str, found: compare.Comparisons) -> list[str]:
+def _evaluator(layout: Layout, evaluator: str, found: compare.Comparisons, full: bool) -> list[str]:
     """What it is, its own table, its parts; its own table is left out where the headline shows it all."""
     table = layout.table
     mine = [column for column in table.main if column.evaluator == evaluator]
     own = "" if set(mine) <= set(layout.headline) else markdown(_grid(table, mine, MARKDOWN, found, own=True))
     below = notes.below(layout, Place(evaluator))
-    by_part = _bullets(notes.below(layout, Place(evaluator, parts=True)))
-    if evaluator in details.evaluators(table) and (reasons := details.doubted(table, evaluator)):
-        line = f"Every value is in doubt, so none is shown (the records have them): {'; '.join(reasons)}."
-        by_part = f"### {title(evaluator)} by part\n\n{line}"
-    elif evaluator in details.evaluators(table):
-        by_part = "\n\n".join(filter(None, [f"### {title(evaluator)} by part", details.detail(table, evaluator), by_part]))
+    by_part = ""
+    if evaluator not in details.evaluators(table):
+        below += notes.below(layout, Place(evaluator, parts=True))
+    elif full or len(table.rows) <= FEW or details.doubted(table, evaluator):
+        by_part = _parts(layout, evaluator)
     else:
-        below, by_part = [*below, *notes.below(layout, Place(evaluator, parts=True))], ""
+        named = list(dict.fromkeys(line.part for line in details.lines(table, evaluator)))
+        below.append(f"By part, with `--full`: {'; '.join(named)}.")
     parts = [part for part in (about.evaluator(table, evaluator), own, _bullets(below)) if part]
     return [*([f"### {title(evaluator)}", *parts] if parts else []), by_part]
+
+
+def _parts(layout: Layout, evaluator: str) -> str:
+    """The table of an evaluator's parts, long ones folded; why there is none where no value may be relied upon."""
+    table = layout.table
+    heading = f"### {title(evaluator)} by part"
+    if reasons := details.doubted(table, evaluator):
+        return f"{heading}\n\nEvery value is in doubt, so none is shown (the records have them): {'; '.join(reasons)}."
+    below = _bullets(notes.below(layout, Place(evaluator, parts=True)))
+    text = "\n\n".join(filter(None, [details.detail(table, evaluator), below]))
+    rows = len(details.lines(table, evaluator))
+    return f"{heading}\n\n{text if rows <= LONG else differences.folded(f'{rows} rows', text)}"
 
 
 def _bullets(lines: Iterable[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _title(table: Table) -> str:
+def title_of(table: Table) -> str:
+    """What tells a table from the others."""
     c = table.context
     parts = [
         f"{c['dataset']} {c['split']}".strip(),

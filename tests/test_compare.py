@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Mapping
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,13 @@ from test_leaderboard import block, fidelity, metric, record, score
 from bench import records
 from bench.contracts import Score
 from bench.records import LOCAL, Local
+from evaluators.statistics import Rank, paired_test
 from leaderboards import compare as compare_module
-from leaderboards.compare import Comparisons, compare
+from leaderboards import general
+from leaderboards.compare import Comparisons, Family, Pair, compare
+from leaderboards.differences import letters
 from leaderboards.render import leaderboard, short
-from leaderboards.tables import tables
+from leaderboards.tables import Cell, Column, tables
 
 ERROR = metric("error", "Error", "lower", 2, primary=True)
 #: Two images a patient, and a patient with one.
@@ -170,8 +174,116 @@ def test_the_section() -> None:
     assert "- Paired Wilcoxon over 20 patients, Holm over 1 comparison.\n" in text
     assert "Holm over 6 comparisons.\n" in leaderboard(ROWS)
     assert "<details>" not in text
-    many = [scored(f"m{k}", noisy(k)) for k in range(9)]
-    assert leaderboard(many).count("<details><summary>All pairs</summary>\n\n|") == 1, "36 pairs are folded"
+
+
+MANY = [scored("original", noisy(0)), *(scored(f"m{k}", noisy(k, -0.1 * k)) for k in range(1, 7))]
+
+
+def test_many_pairs_are_told_by_letters_and_differences() -> None:
+    text = leaderboard(MANY)
+    rows = block(text, "Comparisons")
+    ranks, steps = rows[:8], rows[8:]
+    assert ranks[0] == ["Rank [95 % CI], letters", "Error ↓"]
+    assert steps[0] == ["Difference [95 % CI], p (Holm)", "Error ↓: from original", "from m6"]
+    assert [row[0] for row in ranks[1:]] == [row[0] for row in steps[1:]] == ["original", "m6", "m5", "m4", "m3", "m2", "m1"]
+    (family,) = compared(MANY).families
+    given = {row[0]: row[1].rpartition(" ")[2] for row in ranks[1:]}
+    assert given["m6"].startswith("a"), "letters go by rank"
+    alike = 0
+    for pair in family.pairs:
+        shared = set(given[pair.first]) & set(given[pair.second])
+        assert bool(shared) == (pair.p_holm >= 0.05), "two methods share a letter exactly where they do not differ"
+        alike += bool(shared)
+    assert 0 < alike < len(family.pairs), "the example has both"
+    for label, *cells in steps[1:]:
+        for base, cell in zip(("original", "m6"), cells, strict=True):
+            found = family.pair(base, label) if base != label else None
+            if found is None:
+                assert cell == "\u2013"
+                continue
+            sign = 1 if found.first == base else -1
+            shown = re.fullmatch(r"(≈ )?(-?\d\.\d\d) \[(-?\d\.\d\d), (-?\d\.\d\d)\] p([=<])(\d\.\d{3})", cell)
+            assert shown and float(shown[2]) == pytest.approx(sign * found.paired.shift, abs=0.005)
+            assert float(shown[3]) <= float(shown[2]) <= float(shown[4]), "the interval is turned with the sign"
+            assert bool(shown[1]) == (found.p_holm >= 0.05)
+            assert float(shown[6]) == (0.001 if shown[5] == "<" else pytest.approx(found.p_holm, abs=0.0005))
+    assert "Effect" not in text and "Every pair with its effect: `--full`" in text
+
+
+def test_all_pairs_where_they_are_asked_for() -> None:
+    text = leaderboard(MANY, full=True)
+    assert text.count("<details><summary>All pairs and ranks</summary>\n\n| Metric ") == 1
+    pairs = [row for row in block(text, "Comparisons") if len(row) == 8]
+    assert len(pairs) == 1 + 21 and "Effect: rank-biserial" in text and "`--full`" not in text
+    assert leaderboard(ROWS, full=True) == leaderboard(ROWS), "few pairs are all there anyway"
+
+
+def test_letters() -> None:
+    """A chain: neighbours are alike, the ends are not; and one that was never compared with one of them."""
+
+    def family(labels: str, apart: str, untested: str = "") -> Family:
+        both = list(combinations(labels, 2))
+        paired = paired_test([0.0, 1.0], [1.0, 3.0], ["p", "q"], 0, 10)
+        tests = [Pair(a, b, paired, 0.01, 0.01 if a + b in apart.split() else 0.9) for a, b in both if a + b not in untested.split()]
+        ranks = {label: Rank(float(k + 1), 1.0, 4.0, 0.5, 2) for k, label in enumerate(labels)}
+        return Family(Column("quality", "error", "Error", "lower", "", 2, True), tuple(tests), ranks, ())
+
+    assert letters(family("wxyz", "")) == dict.fromkeys("wxyz", "a")
+    assert letters(family("wxyz", "wx wy wz xy xz yz")) == {"w": "a", "x": "b", "y": "c", "z": "d"}
+    assert letters(family("wxyz", "wy wz xz")) == {"w": "a", "x": "ab", "y": "bc", "z": "c"}
+    assert letters(family("wxyz", "wz xy")) == {"w": "ab", "x": "ac", "y": "bd", "z": "cd"}, "alike in a ring: four pairs"
+    assert letters(family("wxy", "wx", "wy")) == {"w": "a", "x": "b", "y": "ab"}, "what was not compared is not apart"
+
+
+def test_metrics_with_the_same_comparisons_share_their_columns() -> None:
+    """A metric and its change from the input differ in each image by what is the same for all methods."""
+    other = {**ERROR, "key": "delta", "label": "Delta"}
+    rows = []
+    for made in MANY:
+        local = made[LOCAL].values["error"]
+        shifted = {image: value - MANY[0][LOCAL].values["error"][image] for image, value in local.items()}
+        scores = {**made["scores"], "delta": score(float(np.mean(list(shifted.values()))), n=len(shifted))}
+        beside = Local("", {"error": local, "delta": shifted}, PATIENTS)
+        rows.append({**made, "metrics": [ERROR, other], "scores": scores, LOCAL: beside})
+    found = block(leaderboard(rows), "Comparisons")
+    assert found[0] == ["Rank [95 % CI], letters", "Error ↓ / Delta ↓"]
+    assert found[8] == ["Difference [95 % CI], p (Holm)", "Error ↓ / Delta ↓: from original", "from m6"]
+
+
+def test_pairs_and_ranks_for_programs() -> None:
+    (sheet,) = general.sheets(MANY)
+    pairs, ranks = sheet.behind
+    (family,) = compared(MANY).families
+    assert [head.key for head in pairs.heads] == [f"quality/error.{name}" for name in ("shift", "effect", "p", "p_holm")]
+    assert [line.label for line in pairs.lines] == [f"{pair.second} - {pair.first}" for pair in family.pairs]
+    for line, pair in zip(pairs.lines, family.pairs, strict=True):
+        shift, *others = (entry.cell for entry in line.entries)
+        assert shift == Cell(pair.paired.shift, ci=pair.paired.shift_ci, n=(20,))
+        assert [cell.value for cell in others if cell] == [pair.paired.effect, pair.p, pair.p_holm]
+    shown = {line.label: line.entries for line in ranks.lines}
+    assert all(cell and cell.value == family.ranks[label].rank for label, (entry, _) in shown.items() for cell in [entry.cell])
+    marks = {line.label: line.entries[0].mark for line in sheet.lines}
+    assert marks["m6"] == "best" and marks["original"] == ""
+    assert {label for label, mark in marks.items() if mark == "tie"} == compared(MANY).near[("quality", "error")]
+
+
+def test_general_sheets_hold_every_metric_part_and_failure() -> None:
+    part = metric("error/a", "Error", "lower", 2, part="Part A")
+    real = metric("floor", "Floor", "lower", 2, shared=True)
+    rows = []
+    for method, error in (("original", 2.0), ("a", 1 / 3)):
+        scores = {"error": score(error), "error/a": score(error + 1), "floor": score(0.5)}
+        rows.append(record(method, "quality", metrics=[ERROR, part, real], scores=scores))
+    failed = record("b", "quality", metrics=[ERROR], status="failed", error="out of memory")
+    (sheet,) = general.sheets([*rows, failed])
+    assert [(head.group, head.label, head.key) for head in sheet.heads] == [
+        ("Quality", "Error", "quality/error"), ("Quality · Part A", "Error", "quality/error/a"), ("Quality", "Floor", "quality/floor"),
+    ]  # fmt: skip
+    lines = {line.label: line for line in sheet.lines}
+    assert [entry.cell and entry.cell.value for entry in lines["a"].entries] == [1 / 3, 4 / 3, None]
+    assert [entry.cell and entry.cell.value for entry in lines["real images"].entries] == [None, None, 0.5]
+    assert [entry.text for entry in lines["b"].entries] == ["failed", "failed", ""] and lines["b"].notes
+    assert lines["original"].original and sheet.context["dataset_fingerprint"] == "0123456789abcdef" and not sheet.behind
 
 
 def test_the_order_of_records_does_not_matter() -> None:

@@ -59,6 +59,8 @@ def test_a_failure_in_training_ends_both_processes(tmp_path: Path, cache: Path) 
     assert answer.code == 1
     assert "loss 'g' is nan at iteration 3" in answer.err
     assert sorted(p.name for p in (tmp_path / "runs" / "toy").rglob("iter_*.pth")) == ["iter_2.pth"]
+    lost = records(tmp_path / "runs")["toy/synthetic--toy-score"]
+    assert lost["status"] == "failed" and "loss 'g' is nan at iteration 3" in lost["error"], "no method is missing silently"
 
 
 def test_ours_with_a_prior_trained_by_the_first_process(bench: Bench, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import TINY, Bench
 
-from bench import pipeline, stages
+from bench import ending, stages
 from bench.errors import BenchError
 
 TWINS = """
@@ -80,7 +80,7 @@ def test_a_picture_that_cannot_be_drawn_is_a_warning(
     def broken(*_: Any) -> None:
         raise ValueError("no font")
 
-    monkeypatch.setattr(pipeline, "comparison_grid", broken)
+    monkeypatch.setattr(ending, "comparison_grid", broken)
     words = ("run", "--suite", "toy-score", *TINY, "--import", plugin, "--runs", runs, "--cache", cache, "--method", "dark,bright")
     answer = bench(*words)
     assert answer.code == 0 and "leaderboard  " in answer.out and (runs / "leaderboard.md").is_file()

@@ -162,14 +162,27 @@ def test_models_are_listed_by_evaluator() -> None:
     ) in text
 
 
-def test_figures_are_links_by_method_for_one_seed() -> None:
+def test_parts_of_many_methods_are_left_out_unless_asked_for() -> None:
+    few = [segmentation(m, v, v, v) for m, v in (("original", 0.6), ("a", 0.7), ("b", 0.65), ("c", 0.5))]
+    many = [*few, segmentation("d", 0.4, 0.4, 0.4)]
+    assert "### Segmentation by part" in leaderboard(few) and leaderboard(few, full=True) == leaderboard(few)
+    text, whole = leaderboard(many), leaderboard(many, full=True)
+    assert "by part\n" not in text and "- By part, with `--full`: " in text
+    names = text.split("By part, with `--full`: ")[1].split(".\n")[0].split("; ")
+    assert names == list(dict.fromkeys(row[0] for row in block(whole, "Segmentation by part")[1:])) and len(names) > 1
+    assert "`--full`" not in whole and whole.splitlines()[-1] == text.splitlines()[-1], "the same records"
+
+
+def test_figures_are_shown_by_method_for_one_seed() -> None:
     rows = [
         {**segmentation("a", 0.8, 0.7, 0.6, seed=s), "figures": [f"scores/x{s}/box plot.png"]} for s in (0, 1)
     ]  # fmt: skip
     text = leaderboard([*rows, PARTS[0]])
-    assert text.count("](scores/x") == 2 and "- a: [Segmentation, box plot](scores/x0/box%20plot.png)" in text
-    assert "![a: Segmentation, box plot](scores/x0/box%20plot.png)" in text.split("\n## Figures\n")[1], "the picture at the end"
-    assert "Figures" not in leaderboard(PARTS)
+    assert text.count("](scores/x") == 1, "of one seed, once"
+    gallery = text.split("\n## Figures\n")[1]
+    assert "<details><summary>1 picture</summary>\n\n**rsna test" in gallery
+    assert "**<br>a ![a: Segmentation, box plot](scores/x0/box%20plot.png)\n\n</details>" in gallery, "the picture at the end"
+    assert "Figures" not in leaderboard(PARTS) and "Figures" not in leaderboard(rows, pictures=False)
 
 
 def test_short_breaks_a_wide_table_into_several() -> None:
@@ -287,7 +300,7 @@ def test_order_of_a_section() -> None:
         one[LOCAL] = Local("", {"miou": values}, {image: image for image in values})
     headings = re.findall(r"^##+ (?:rsna)?(.*)$", leaderboard(rows), re.MULTILINE)
     assert [h.split(" test")[0] for h in headings] == [
-        "", "Comparisons", "Segmentation", "Segmentation by part", "Figures", "Figures", "",
+        "", "Comparisons", "Segmentation", "Segmentation by part", "Figures",
     ]  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from engine_tools import (  # noqa: F401
     losses,
 )
 
-from bench import device, engine, pipeline, watch
+from bench import device, doubts, engine, watch
 from bench.config import RunOptions, load, train_config
 from bench.device import require_bf16, resolve_precision
 from bench.errors import PreflightError
@@ -129,10 +129,10 @@ def test_a_configuration_that_asks_an_old_gpu_for_bf16_is_refused(
     spec = RunSpec(("original", "toy"), "all", "quick", load("quick", None, sets), ("synthetic",), (0,), RunOptions())
     if remedy:
         with pytest.raises(PreflightError, match=f"Use {remedy}"):
-            pipeline._check_speed(spec, GPU)
+            doubts.check_speed(spec, GPU)
     else:
-        pipeline._check_speed(spec, GPU)
-    pipeline._check_speed(spec, CPU)
+        doubts.check_speed(spec, GPU)
+    doubts.check_speed(spec, CPU)
 
 
 def test_the_probe_itself() -> None:
@@ -185,7 +185,7 @@ def test_compiling_for_a_short_run_is_doubted(
     assert again.code == 0 and words not in again.err, "nothing is left to train"
     other = bench("run", *toy)
     assert other.code == 0 and words not in other.err and len(compiled) == 1
-    monkeypatch.setattr(pipeline, "SHORT", 6)
+    monkeypatch.setattr(doubts, "SHORT", 6)
     long = bench("run", *toy, "--compile", "--seeds", "1")
     assert long.code == 0 and words not in long.err and len(compiled) == 2
 

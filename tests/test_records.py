@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Callable
@@ -80,6 +81,23 @@ ODD: dict[str, Change] = {
     "a model without name": at("models", [{"weights_id": "1"}]),
     "a model's weights are a number": at("models", [{"name": "x", "weights_id": 1}]),
     "figures of numbers": at("figures", [1]),
+    "a schema of true": at("schema", True),
+    "a schema of text": at("schema", "2"),
+    "schema 0": at("schema", 0),
+    "a schema of many digits": at("schema", 10**400),
+    "method_config is a list": at("method_config", []),
+    "method_config of two lines": at("method_config", {"style": {"of": ["a\n| b"]}}),
+    "method_config with a key of two lines": at("method_config", {"a\n": 1}),
+    "method_config with half a character": at("method_config", {"style": "\ud800"}),
+    "images seen are endless": at("cost.images_seen", 10**400),
+    "images seen are more than there are": at("cost.images_seen", 2**63),
+    "n is endless": at("scores.change.n", 10**400),
+    "a seed of many digits": at("seed", -(10**400)),
+    "a value whose square is infinite": at("scores.change.value", 1e200),
+    "an endless number where nobody looks": at("extra", {"a": [10**400]}),
+    "ci of truth": at("scores.change.ci", [True, False]),
+    "policy is a list": at("policy", ["open"]),
+    "nested beyond writing": at("extra", functools.reduce(lambda inner, _: [inner], range(900), [])),
 }
 
 
@@ -91,6 +109,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     made = fidelity("odd", 0.1, 1.0)
     metric = {"key": "change", "label": "Change", "better": "lower", "unit": "", "digits": 3, "primary": True}
     entry = {"value": 0.5, "std": 0.1, "std_over": "images", "ci": [0.4, 0.6], "n": 7, "note": ""}
+    made |= {"schema": records.SCHEMA, "method_config": {"lca": True}}
     return {**made, "metrics": [metric], "scores": {"change": entry}, "warnings": ["careful"], "split_by": "patient"}
 
 
@@ -112,10 +131,19 @@ def test_an_odd_record_is_named_and_left_out(tmp_path: Path, good: dict[str, Any
     assert "fine" in render.leaderboard(found) and "fine" in render.short(found)
 
 
-@pytest.mark.parametrize("content", ["", "{", "\x00", '{"a": 1e999}', "[" * 100_000, '{"schema": 1, "schema": NaN}'])
-def test_what_is_no_json_is_named_and_left_out(tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("", " (it is empty)"), ("{", " (expecting property name enclosed in double quotes in line 1)"),
+        ('{\n "method": "ou', " (unterminated string starting at in line 2)"), ("\x00", " (expecting value in line 1)"),
+        ('{"a": 1e999}', " (1e999 is no number of JSON)"), ('{"schema": 1, "schema": NaN}', " (NaN is no number of JSON)"),
+        ('{"a": -Infinity}', " (-Infinity is no number of JSON)"), ("[" * 100_000, ""), ('{"a": ' + "9" * 5000 + "}", ""),
+    ],
+)  # fmt: skip
+def test_what_is_no_json_is_named_and_left_out(tmp_path: Path, content: str, why: str) -> None:
     odd = place(tmp_path, content)
-    assert records.load([tmp_path]) == ([], [f"{odd} is left out of the leaderboard: not valid JSON. Delete it and score again."])
+    line = f"{odd} is left out of the leaderboard: not valid JSON{why}. Delete it and score again."
+    assert records.load([tmp_path]) == ([], [line])
 
 
 def loaded(*folders: Path) -> list[dict[str, Any]]:

@@ -97,6 +97,17 @@ def test_a_budget_that_leaves_nothing_is_refused(
     assert answer.code == 2 and "6 iterations of batch size 2 leave nothing for any stage" in answer.last
 
 
+@pytest.mark.parametrize(("first", "doubted"), [(60, False), (61, True)])
+def test_a_first_stage_much_longer_than_the_last_is_doubted(
+    bench: Bench, toy: tuple[str, ...], kind: Any, monkeypatch: pytest.MonkeyPatch, first: int, doubted: bool
+) -> None:
+    monkeypatch.setattr(kind, "stages", ("first", "second"))
+    monkeypatch.setattr(kind, "budget", staticmethod(lambda config, stage, n, size: (first if stage == "first" else n, size)))
+    answer = run(bench, toy)
+    assert answer.code == 0
+    assert ("toy: stage first will see 122 images, the last stage 12." in answer.err) == doubted
+
+
 def test_the_plan_names_the_stage_that_is_resumed(
     bench: Bench, toy: tuple[str, ...], kind: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

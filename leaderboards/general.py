@@ -1,0 +1,114 @@
+"""The general leaderboard as sheets, for programs: every metric of every evaluator, and behind it every comparison of methods."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from leaderboards import compare, notes
+from leaderboards.cells import FAILED
+from leaderboards.groups import Record, order
+from leaderboards.render import title_of
+from leaderboards.sheet import BEST, TIE, Entry, Head, Line, Sheet
+from leaderboards.subjects import title
+from leaderboards.tables import Cell, Column, Row, Table, tables
+
+if TYPE_CHECKING:
+    from leaderboards.compare import Comparisons, Family, Pair
+
+
+def sheets(records: Iterable[Record]) -> list[Sheet]:
+    """A sheet for each table, with one for its pairs and one for its ranks behind it where methods were compared.
+
+    Values that depend on no translated image stand in a line of their own, or one for each group of methods they differ between.
+    """
+    return [_sheet(table) for table in tables(sorted(records, key=order))]
+
+
+def _sheet(table: Table) -> Sheet:
+    found = compare.compare(table)
+    columns = [column for column in table.columns if table.filled(column)]
+    own = [column for column in columns if not column.shared]
+    return Sheet(
+        key="general",
+        title=title_of(table),
+        context={**table.context, **({"variants": "; ".join(table.variants)} if table.variants else {})},
+        heads=tuple(_head(column) for column in columns),
+        lines=(*_real(table, columns), *(_line(row, columns, found, own) for row in table.rows)),
+        above=tuple(notes.cautions(table)),
+        below=tuple(f"{', '.join(r.methods) + ': ' if r.methods else ''}{r.text}" for r in table.notes),
+        behind=(_pairs(table, found), _ranks(table, found)) if found.families else (),
+    )
+
+
+def _head(column: Column) -> Head:
+    part = f" · {column.part}" if column.part else ""
+    key = f"{column.evaluator}/{column.key}"
+    return Head(column.label, f"{title(column.evaluator)}{part}", column.better, column.unit, column.digits, key)
+
+
+def _line(row: Row, columns: list[Column], found: Comparisons, own: list[Column]) -> Line:
+    entries = []
+    for column in columns:
+        cell = row.cells.get(column.id)
+        lost = column in own and cell is None and bool(row.failed & {column.evaluator, ""})
+        leads = found.best.get(column.id) == row.label
+        mark = BEST if leads else TIE if row.label in found.near.get(column.id, ()) else ""
+        entries.append(Entry(cell, FAILED if lost else "", mark))
+    return Line(row.label, tuple(entries), original=row.original, notes=row.problems)
+
+
+def _real(table: Table, columns: list[Column]) -> list[Line]:
+    groups = dict.fromkeys(real.methods for c in columns for real in table.real.get(c.id, ()))
+    return [
+        Line(
+            f"real images ({', '.join(methods)})" if methods else "real images",
+            tuple(Entry(next((real.cell for real in table.real.get(c.id, ()) if real.methods == methods), None)) for c in columns),
+        )
+        for methods in groups
+    ]
+
+
+def _pairs(table: Table, found: Comparisons) -> Sheet:
+    """Lines are pairs ``B - A``, by metric."""
+    heads = tuple(
+        head for family in found.families for c in [family.column] for key in [f"{c.evaluator}/{c.key}"] for head in (
+            Head("Shift B - A", c.label, "", c.unit, c.digits, f"{key}.shift", "Hodges-Lehmann pseudo-median, interval, n patients"),
+            Head("Effect", c.label, "", "", 2, f"{key}.effect", "rank-biserial correlation"),
+            Head("p", c.label, "", "", 3, f"{key}.p", "paired Wilcoxon over patients, two-sided"),
+            Head("p (Holm)", c.label, "", "", 3, f"{key}.p_holm", "over all pairs of this metric"),
+        )
+    )  # fmt: skip
+    names = [(a, b) for k, a in enumerate(found.methods) for b in found.methods[k + 1 :]]
+    lines = [Line(f"{b} - {a}", tuple(e for f in found.families for e in _pair(f, f.pair(a, b)))) for a, b in names]
+    kept = tuple(line for line in lines if any(entry.cell for entry in line.entries))
+    return Sheet("general-pairs", f"Pairs · {title_of(table)}", table.context, heads, kept, corner="B - A")
+
+
+def _pair(family: Family, pair: Pair | None) -> tuple[Entry, ...]:
+    if pair is None:
+        return (Entry(),) * 4
+    n = (pair.paired.n,)
+    shift = Cell(pair.paired.shift, ci=pair.paired.shift_ci, n=n)
+    return Entry(shift), *(Entry(Cell(value, n=n)) for value in (pair.paired.effect, pair.p, pair.p_holm))
+
+
+def _ranks(table: Table, found: Comparisons) -> Sheet:
+    families = [family for family in found.families if family.ranks]
+    heads = tuple(
+        head for family in families for c in [family.column] for key in [f"{c.evaluator}/{c.key}"] for head in (
+            Head("Rank", c.label, "", "", 1, f"{key}.rank", "by the mean over patients of the values by image"),
+            Head("P(first)", c.label, "", "", 2, f"{key}.first", "share of resamples in which it is the first"),
+        )
+    )  # fmt: skip
+    lines = tuple(Line(label, tuple(e for f in families for e in _rank(f, label))) for label in found.methods)
+    return Sheet("general-ranks", f"Ranks · {title_of(table)}", table.context, heads, lines)
+
+
+def _rank(family: Family, label: str) -> tuple[Entry, Entry]:
+    rank = family.ranks.get(label)
+    if rank is None:
+        return Entry(), Entry()
+    ci = (float(rank.low), float(rank.high)) if rank.low is not None and rank.high is not None else None
+    first = Entry() if rank.first is None else Entry(Cell(rank.first, n=(rank.patients,)))
+    return Entry(Cell(rank.rank, ci=ci, n=(rank.patients,))), first

@@ -1,0 +1,120 @@
+"""Records -> sheets: Table 2 of the paper. Classifiers learn opacity from original images, generated images and masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from leaderboards import paper_notes as notes
+from leaderboards.groups import ORIGINAL, Identity, Record
+from leaderboards.paper_blocks import Block, Bundle, blocks, bundles
+from leaderboards.paper_build import Field, Grid, field_of, mark, problems
+from leaderboards.sheet import Entry, Line, Sheet
+from leaderboards.subjects import DOT
+from leaderboards.tables import Column
+
+#: The columns: all but AUROC follow from the pooled confusion matrix.
+SCORES = {
+    "Accuracy": "Share of images whose class is found.",
+    "Precision": "Share of the images called opacity that are.",
+    "Recall": "Share of the opacity images that are called so.",
+    "F1": "Harmonic mean of precision and recall.",
+    "AUROC": "Area under the ROC curve of all held-out images.",
+}
+#: The matrix itself.
+COUNTS = {
+    "TP": "Opacity called opacity.", "FP": "Clear called opacity.", "FN": "Opacity called clear.", "TN": "Clear called clear.",
+}  # fmt: skip
+REAL = "the same whatever the method"
+READING = (
+    f"Original: classifiers of the untranslated images, {REAL}. Marks hold within one architecture. Accuracy, precision, recall "
+    "and F1 follow from one confusion matrix, pooled over the folds; it stands behind this table."
+)
+
+
+def found2(records: Sequence[Record]) -> list[Bundle]:
+    """What Table 2 can be made of: every test set on which classifiers were trained."""
+    return bundles(block for block in blocks(records, ("classification",)) if _parts([block]))
+
+
+def table2(made: Sequence[Bundle]) -> list[Sheet]:
+    """Architectures and data types: is opacity found in generated images and masks as it is in the originals?"""
+    return [_sheet(bundle, made) for bundle in made]
+
+
+def _sheet(bundle: Bundle, others: Sequence[Bundle]) -> Sheet:
+    own = list(bundle.blocks)
+    table, matrix = _grid(bundle, SCORES), _grid(bundle, COUNTS)
+    context = notes.context(bundle, own)
+    behind = Sheet(
+        "table2-confusion", notes.title("Table 2: confusion matrices, pooled over folds", bundle, others), context, matrix.heads,
+        matrix.lines, corner="Learnt from",
+    )  # fmt: skip
+    return Sheet(
+        "table2", notes.title("Table 2: opacity or clear, by architecture and data type", bundle, others), context, table.heads,
+        table.lines, tuple(notes.above(bundle, others, own)), (READING, *notes.below(table)), corner="Learnt from",
+        behind=(behind,) if matrix.lines else (),
+    )  # fmt: skip
+
+
+def _parts(own: Sequence[Block]) -> list[str]:
+    """Parts with values, in the order of the evaluator: ``ResNet50 · Original``."""
+    found = (c.part for block in own for c in block.table.columns if c.part and c.label in SCORES and block.table.filled(c))
+    return list(dict.fromkeys(found))
+
+
+def _grid(bundle: Bundle, names: dict[str, str]) -> Grid:
+    """Lines of all parts, grouped by architecture and marked within it."""
+    own = list(bundle.blocks)
+    fields = [field for block in own for name in names if (field := _field(block, name, names[name]))]
+    groups: dict[str, list[Line]] = {}
+    for part in _parts(own):
+        groups.setdefault(part.split(DOT)[0], []).extend(_lines(bundle, fields, part))
+    marked = [mark(lines, fields) for lines in groups.values()]
+    lines = tuple(line for some, _ in marked for line in some)
+    return Grid(tuple(fields), bundle.everybody, lines, tuple(found for _, found in marked))
+
+
+def _field(block: Block, name: str, detail: str) -> Field | None:
+    """A column of all parts: direction and digits are those of a part that is ranked, where any is."""
+    alike = [c for c in block.table.columns if c.part and c.label == name and block.table.filled(c)]
+    column = next((c for c in alike if c.sign), alike[0] if alike else None)
+    if column is None:
+        return None
+    made = field_of(block, column, f"Opacity in {block.dataset}", detail=detail)
+    head = replace(made.head, key=f"{block.dataset}.classification.{name.lower()}")
+    return replace(made, head=head, also=tuple(c for c in alike if c != column))
+
+
+def _lines(bundle: Bundle, fields: Sequence[Field], part: str) -> list[Line]:
+    """The rows of a part: one, where no method changes it, or one a method that has a value or failed."""
+    architecture, _, kind = part.partition(DOT)
+    rows: list[tuple[Identity, tuple[Entry, ...]]] = []
+    for who in bundle.everybody:
+        entries = tuple(_entry(field, part, who) for field in fields)
+        if any(entry.cell for entry in entries) or any(entry.text for entry in entries):
+            rows.append((who, entries))
+    if rows and _shared(fields, part):
+        each = [dict.fromkeys(entry.cell for entry in column if entry.cell) for column in zip(*(e for _, e in rows), strict=True)]
+        if all(len(values) < 2 for values in each):
+            once = tuple(Entry(next(iter(values), None)) for values in each)
+            return [Line(kind or part, once, architecture, original=kind == "Original")]
+    own = [field.block for field in fields]
+    return [
+        Line(f"{kind}, {bundle.name(who)}", entries, architecture, original=who[0] == ORIGINAL, notes=problems(own, who))
+        for who, entries in rows
+    ]
+
+
+def _shared(fields: Sequence[Field], part: str) -> bool:
+    return all(column.shared for field in fields if (column := _column(field, part)))
+
+
+def _column(field: Field, part: str) -> Column | None:
+    columns = field.block.table.columns
+    return next((c for c in columns if c.part == part and c.label == field.column.label and field.block.table.filled(c)), None)
+
+
+def _entry(field: Field, part: str, who: Identity) -> Entry:
+    column = _column(field, part)
+    return replace(field, column=column).entry(who) if column else Entry()

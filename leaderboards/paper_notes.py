@@ -1,0 +1,266 @@
+"""What stands above and below a paper table: why there are several, what its numbers rest on, what its marks mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from bench.files import canonical_json, digest
+from leaderboards import about
+from leaderboards.cells import span
+from leaderboards.groups import ORIGINAL, Record, text
+from leaderboards.paper_blocks import SETTING, Block, Bundle, differences
+from leaderboards.paper_build import Field, Grid, distinct, used
+from leaderboards.paper_marks import OVERLAP, PAIRED, VALUE
+from leaderboards.render import DIGESTED
+from leaderboards.sheet import BEST, SECOND, TIE
+from leaderboards.subjects import labels
+from leaderboards.subjects import title as heading
+from leaderboards.tables import Column
+
+#: So many commands, or versions of a package, are told.
+MANY = 3
+#: Packages whose versions are told; the records have the others.
+PACKAGES = (
+    "cxr-bench", "python", "torch", "torchvision", "torch-fidelity", "timm", "segmentation-models-pytorch", "ultralytics", "scipy",
+)  # fmt: skip
+LEAKY = "Split by image: patients are unknown, the same patient may be in training and test"
+LENIENT = (
+    "95 % intervals (± one standard deviation where there is no interval) that overlap count as a tie: there are no values by "
+    "image for a paired test, and this is none"
+)
+
+
+def context(bundle: Bundle, own: Sequence[Block]) -> dict[str, str]:
+    """What all rows share, for a reader."""
+    shared = bundle.blocks[0].table.context
+    found = {name: shared[key] for key, name in SETTING.items() if shared[key] and key != "schema"}
+    for block in own:
+        mine = block.table.context
+        found[f"data of {block.dataset}"] = mine["dataset_fingerprint"]
+        found[f"reference of {block.dataset}"] = f"{mine['reference']} {mine['reference_fingerprint'][:8]}".strip()
+    return {name: value for name, value in found.items() if value}
+
+
+def title(what: str, bundle: Bundle, others: Sequence[Bundle]) -> str:
+    """What a sheet shows, the setting, and what tells it from the other sheets."""
+    shared = bundle.blocks[0].table.context
+    words = [
+        what, f"trained on {shared['train_dataset']}" if shared["train_dataset"] else "",
+        f"preset {shared['preset']}" if shared["preset"] else "", f"{shared['image_size']} px" if shared["image_size"] else "",
+    ]  # fmt: skip
+    rest = [f"{name} {value[:24]}" for name, value in differences(bundle, others).items()
+            if value and name not in ("training set", "preset", "image size")]  # fmt: skip
+    return " · ".join(filter(None, [*words, *rest]))
+
+
+def above(bundle: Bundle, others: Sequence[Bundle], own: Sequence[Block]) -> list[str]:
+    """Why there are several sheets, and what makes any number look better than it is."""
+    lines = []
+    if len(others) > 1:
+        told = [f"{name} {value}" for name, value in differences(bundle, others).items() if value]
+        why = ", ".join(told) if told else "other configurations of the methods than in the others"
+        lines.append(f"One of {len(others)} tables that must not be ranked together; what tells this one: {why}.")
+    leaky = [block.dataset for block in own if block.table.split_by]
+    if leaky:
+        lines.append(f"{LEAKY} ({', '.join(dict.fromkeys(leaky))}).")
+    if not any(who[0] == ORIGINAL for who in bundle.everybody):
+        lines.append("`original`, the untranslated images, is missing: whether any method beats doing nothing cannot be said.")
+    return lines
+
+
+def below(table: Grid, spread: bool = True) -> list[str]:
+    """All notes of a sheet, few lines."""
+    fields, records = table.fields, used(table.fields, table.who)
+    own = distinct(fields)
+    lines = [
+        *marks(table), *doubts(own, fields), *undecided(table),
+        *(spreads(table) if spread else []), *counts(table), *unequal(fields), *favours(own, fields), *remarks(own, fields),
+        *warnings(own), *evaluators(own), *provenance(own, records),
+    ]  # fmt: skip
+    return list(dict.fromkeys(lines))
+
+
+def marks(table: Grid) -> list[str]:
+    """What the marks in use mean, and what they rest on."""
+    shown = {entry.mark for line in table.lines for entry in line.entries} - {""}
+    grounds: dict[str, list[str]] = {}
+    for ranked in table.ranked:
+        for one, field in zip(ranked, table.fields, strict=True):
+            for ground in one.grounds:
+                grounds.setdefault(ground, []).append(field.head.label)
+    names = {ground: ", ".join(dict.fromkeys(found)) for ground, found in grounds.items()}
+    words = [("bold: best", BEST), ("underlined: second", SECOND), ("‡: cannot be told from the best", TIE)]
+    lines = [f"Marks, by column: {'; '.join(word for word, mark in words if mark in shown)}."] if shown else []
+    if PAIRED in names:
+        lines.append(f"Ties of {names[PAIRED]}: paired Wilcoxon over patients, Holm over all pairs of methods, p ≥ 0.05.")
+    if OVERLAP in names:
+        lines.append(f"Ties of {names[OVERLAP]}: {LENIENT}.")
+    if VALUE in names:
+        lines.append(f"Marked by the value alone, as no spread is known: some of {names[VALUE]}.")
+    return lines
+
+
+def undecided(table: Grid) -> list[str]:
+    """Columns in which nothing can be told from the best."""
+    found = [
+        f"{field.head.label} ({field.head.group})" if field.head.group else field.head.label
+        for ranked in table.ranked[:1] for one, field in zip(ranked, table.fields, strict=True) if one.undecided
+    ]  # fmt: skip
+    return [f"No method is better than the others, all being ties with the best: {', '.join(found)}."] if found else []
+
+
+def columns(fields: Sequence[Field], block: Block) -> list[Column]:
+    """The columns of a block that a sheet shows."""
+    return list(dict.fromkeys(column for field in fields if field.block is block for column in field.columns))
+
+
+def doubts(own: Sequence[Block], fields: Sequence[Field]) -> list[str]:
+    """Why values are marked †."""
+    lines = []
+    for block in own:
+        mine = columns(fields, block)
+        for remark in block.table.doubts:
+            about = [column for column in remark.columns if column in mine]
+            whom = f" ({', '.join(remark.methods)})" if remark.methods else ""
+            if about:
+                lines.append(
+                    f"†, not to be relied upon and not ranked: {labels(about)} of {block.dataset}: {remark.text.rstrip('.')}{whom}."
+                )
+    return lines
+
+
+def spreads(table: Grid) -> list[str]:
+    """What ± and brackets are over."""
+    over: dict[str, list[str]] = {}
+    ci = False
+    for k, field in enumerate(table.fields):
+        cells = [cell for line in table.lines if (cell := line.entries[k].cell)]
+        ci = ci or any(cell.ci for cell in cells)
+        for kind in sorted({cell.std_over or "unstated units" for cell in cells if cell.std is not None}):
+            over.setdefault(kind, []).append(field.head.label)
+    told = [f"{kind} ({', '.join(dict.fromkeys(names))})" for kind, names in over.items()]
+    lines = [f"± is the standard deviation over {'; '.join(told)}."] if told else []
+    return [*lines, "[low, high] is the 95 % confidence interval over patients, for a single seed."] if ci else lines
+
+
+def counts(table: Grid) -> list[str]:
+    """n of each group of columns, and seeds."""
+    found: dict[str, set[int]] = {}
+    seeds: dict[str, list[str]] = {}
+    for k, field in enumerate(table.fields):
+        cells = [cell for line in table.lines if (cell := line.entries[k].cell)]
+        found.setdefault(field.head.group or field.head.label, set()).update(n for cell in cells for n in cell.n)
+    for line in table.lines:
+        some = sorted({entry.cell.seeds for entry in line.entries if entry.cell})
+        seeds.setdefault(span(some), []).append(line.label)
+    n = "; ".join(f"{group} {span(sorted(some))}" for group, some in found.items())
+    each = [f"{k} ({', '.join(dict.fromkeys(names))})" if len(seeds) > 1 else k for k, names in seeds.items()]
+    return [f"n: {n}. Seeds: {'; '.join(each)}."]
+
+
+def unequal(fields: Sequence[Field]) -> list[str]:
+    """Distances of sets of different sizes."""
+    found = []
+    for field in (f for f in fields if f.block.evaluator == "fidelity"):
+        sizes = {row.cells[field.column.id].n for row in field.block.table.rows if field.column.id in row.cells}
+        found += [field.head.label] if len(sizes) > 1 else []
+    return [f"n differs between rows: {', '.join(found)}. Distances whose bias depends on n do not compare."] if found else []
+
+
+def favours(own: Sequence[Block], fields: Sequence[Field]) -> list[str]:
+    """Columns of a classifier that methods were trained with."""
+    found: dict[str, list[str]] = {}
+    for block in own:
+        mine = columns(fields, block)
+        for method, favoured in block.table.favoured.items():
+            about = labels(column for column in mine if column in favoured)
+            if about:
+                found.setdefault(about, []).append(method)
+    return [
+        f"{names}: favours {', '.join(dict.fromkeys(who))}, trained with the classifier that scores here."
+        for names, who in found.items()
+    ]
+
+
+def remarks(own: Sequence[Block], fields: Sequence[Field]) -> list[str]:
+    """What scores say in words for all methods alike."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for block in own:
+        mine = columns(fields, block)
+        for remark in (r for r in block.table.notes if not r.methods):
+            about = labels(column for column in mine if column in remark.columns and block.table.filled(column))
+            whole = all(column in remark.columns for column in mine)
+            if about:
+                found.setdefault((block.evaluator if whole else about, remark.text), []).append(block.dataset)
+    lines: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for (subject, words), where in found.items():
+        lines.setdefault((subject, tuple(dict.fromkeys(where))), []).append(words)
+    told = ((heading(subject), where, words) for (subject, where), words in lines.items())
+    return [f"{subject} ({', '.join(where)}): {'; '.join(words)}." for subject, where, words in told]
+
+
+def warnings(own: Sequence[Block]) -> list[str]:
+    """What trainings warned about."""
+    found: dict[str, dict[str, None]] = {}
+    for block in own:
+        for words, methods in block.table.warnings.items():
+            found.setdefault(" ".join(words.split()).rstrip("."), {}).update(dict.fromkeys(methods))
+    return [f"Training of {', '.join(methods)}: {words}." for words, methods in sorted(found.items())]
+
+
+def evaluators(own: Sequence[Block]) -> list[str]:
+    """What the evaluators are and which models they use, each once."""
+    told: dict[str, list[str]] = {}
+    for block in own:
+        if words := about.evaluator(block.table, block.evaluator):
+            told.setdefault(words, []).append(block.dataset)
+    return [f"{', '.join(where)}: {words}" if len(told) > 1 else words for words, where in told.items()]
+
+
+def provenance(own: Sequence[Block], records: Sequence[Record]) -> list[str]:
+    """Fingerprints, versions, commands, digest."""
+    lines = [f"Data: {_data(own)}. Configurations: {_configurations(own)}."]
+    known = (r for r in records if r.get("evaluator_version"))
+    versions = _distinct(f"{text(r.get('evaluator'))} v{text(r.get('evaluator_version'))}" for r in known)
+    packages = _packages(records)
+    lines.append(f"Evaluators: {', '.join(versions) or 'version unknown'}.{f' Packages: {packages}.' if packages else ''}")
+    commands = _distinct(text(record.get("command")) for record in records)
+    if commands:
+        more = f" and {len(commands) - MANY} others" if len(commands) > MANY else ""
+        lines.append(f"Made by: {', '.join(f'`{command}`' for command in commands[:MANY])}{more}.")
+    passed = sum(block.passed for block in own)
+    older = f" {passed} older records of the same scores do not count: the newest does." if passed else ""
+    return [*lines, f"{len(records)} records, digest `{digest_of(records)}`.{older}"]
+
+
+def digest_of(records: Iterable[Record]) -> str:
+    """A hash of results and what they depend on, not of when or where they were computed."""
+    return digest(sorted(([record.get(name) for name in DIGESTED] for record in records), key=canonical_json))
+
+
+def _data(own: Sequence[Block]) -> str:
+    told = []
+    for mine in {block.dataset: block.table.context for block in own}.values():
+        against = f" against {mine['reference']} `{mine['reference_fingerprint'][:8]}`" if mine["reference"] else ""
+        told.append(f"{mine['dataset']} `{mine['dataset_fingerprint']}`{against}")
+    return ", ".join(told)
+
+
+def _configurations(own: Sequence[Block]) -> str:
+    everybody = sorted({who for block in own for who in block.who.values()})
+    told = [(f"{name} v{version or '?'}", f" `{config[:8]}`" if config else "") for name, version, config in everybody]
+    return ", ".join(f"{name}{config}" for name, config in told)
+
+
+def _packages(records: Sequence[Record]) -> str:
+    found: dict[str, dict[str, None]] = {}
+    for record in records:
+        versions: Mapping[str, Any] = record.get("versions") or {}
+        for name in (name for name in PACKAGES if versions.get(name)):
+            found.setdefault(name, {})[text(versions[name])] = None
+    return ", ".join(f"{name} {' / '.join(list(found[name])[:MANY])}" for name in PACKAGES if name in found)
+
+
+def _distinct(words: Iterable[str]) -> list[str]:
+    return sorted({word for word in words if word})

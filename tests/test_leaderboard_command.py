@@ -1,0 +1,172 @@
+"""What `bench leaderboard` reads, writes, prints and refuses; on records, and on a tiny run with its stored images."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Bench
+from test_leaderboard import METRICS, fidelity, record, score
+
+from bench import records
+from leaderboards.render import leaderboard
+
+FAILED = {"status": "failed", "error": "out of memory\nTraceback", "scores": {}}
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """A results folder with FID and KID of two methods."""
+    return write(tmp_path / "runs", [fidelity("original", 0.2, 2.0), fidelity("a", 1 / 3, 1.0)])
+
+
+def write(root: Path, found: list[dict[str, Any]]) -> Path:
+    for k, made in enumerate(found):
+        records.write(root / made["method"] / "rsna" / "seed0-1a2b3c4d" / "records" / f"rsna--{made['evaluator']}-{k:08d}.json", made)
+    return root
+
+
+def test_markdown_is_the_general_leaderboard(bench: Bench, runs: Path) -> None:
+    answer = bench("leaderboard", runs)
+    assert answer.code == 0 and answer.out == leaderboard(records.load([runs])[0]) and not answer.err
+    assert bench("leaderboard", runs, "--format", "md").out == answer.out
+    assert bench("leaderboard", runs, "--full").out == leaderboard(records.load([runs])[0], full=True)
+
+
+def test_a_table_of_the_paper(bench: Bench, runs: Path) -> None:
+    answer = bench("leaderboard", runs, "--table", "1")
+    assert answer.code == 0 and answer.out.startswith("## Table 1") and "| a " in answer.out and not answer.err
+    latex = bench("leaderboard", runs, "--table", "1", "--format", "latex")
+    assert latex.code == 0 and "\\toprule" in latex.out and "\\begin{tabular}" in latex.out
+    beside = bench("leaderboard", runs, "--table", "1", "--against", "paper")
+    assert beside.code == 0 and "published" in beside.out and "67.18" not in answer.out
+
+
+def test_data_formats_hold_everything_without_a_table(bench: Bench, runs: Path) -> None:
+    answer = bench("leaderboard", runs, "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(answer.out)))
+    assert answer.code == 0 and {row["sheet"] for row in rows} == {"table1", "general"}
+    (kid,) = [row for row in rows if row["sheet"] == "general" and row["line"] == "a" and row["head"] == "fidelity/kid"]
+    assert float(kid["value"]) == 1 / 3 and kid["in.dataset_fingerprint"] == "0123456789abcdef" and kid["n"] == "50"
+    assert "note: Table 3 needs" in answer.err, "what cannot be made is said, and not among the data"
+    named = bench("leaderboard", runs, "--format", "csv", "--table", "all")
+    assert {row["sheet"] for row in csv.DictReader(io.StringIO(named.out))} == {"table1"}
+    found = json.loads(bench("leaderboard", runs, "--format", "json", "--table", "general").out)
+    assert [sheet["key"] for sheet in found["sheets"]] == ["general"]
+
+
+def test_out(bench: Bench, runs: Path, tmp_path: Path) -> None:
+    answer = bench("leaderboard", runs, "--table", "1", "--format", "latex", "--out", tmp_path / "new" / "t.tex")
+    assert answer.code == 0 and answer.out == f"{tmp_path / 'new' / 't.tex'}\n"
+    assert (tmp_path / "new" / "t.tex").read_text() == bench("leaderboard", runs, "--table", "1", "--format", "latex").out
+    for form, name in (("md", "leaderboard.md"), ("latex", "leaderboard.tex"), ("html", "leaderboard.html")):
+        answer = bench("leaderboard", runs, "--format", form, "--out", tmp_path)
+        words = f"--out {tmp_path}: is a folder. Name the file, for example {tmp_path / name}."
+        assert answer.code == 2 and answer.err == f"error: {words}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("--table fig7", "unknown word 'fig7'. Did you mean 'fig6'? Known: 1, 2, 3, fig6, all, general."),
+        ("--format htm", "unknown word 'htm'. Did you mean 'html'?"),
+        ("--against papers", "unknown word 'papers'. Did you mean 'paper'?"),
+        ("--against paper", "--against goes with the paper's tables: add --table"),
+        ("--against paper --table general", "--against goes with the paper's tables"),
+        ("--against paper --table fig6", "--against paper --table fig6: The numbers behind Figure 6 are not printed"),
+        ("--full --format csv", "--full goes with the general leaderboard"),
+        ("--full --table 1", "--full goes with the general leaderboard"),
+        ("--cases first", "--cases goes with --figures DIR or --format html"),
+        ("--count 3 --format csv", "--count goes with --figures DIR or --format html"),
+        ("--count 0 --format html", "'0' is no whole number of at least 1"),
+        ("--tabel 1", "unknown flag --tabel. Did you mean --table?"),
+    ],
+)
+def test_wrong_use(bench: Bench, runs: Path, words: str, expected: str) -> None:
+    answer = bench("leaderboard", runs, *words.split())
+    assert answer.code == 2 and expected.replace("Did you mean --table", "Did you mean '--table'") in answer.err
+    assert len(answer.err.splitlines()) == 1 and not answer.out
+
+
+def test_nothing_to_show(bench: Bench, runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for more in ((), ("--table", "1"), ("--format", "html")):
+        answer = bench("leaderboard", tmp_path / "empty", *more)
+        assert answer.code == 2 and answer.err == (
+            f"error: no records below {tmp_path / 'empty'}. Make some: bench run --method ours --suite all.\n"
+        )
+    answer = bench("leaderboard", runs, "--table", "3")
+    assert answer.code == 3 and f"no record below {runs} has a place in --table 3. Table 3 needs" in answer.err
+
+
+def test_all_records_failed(bench: Bench, tmp_path: Path) -> None:
+    lost = write(tmp_path / "lost", [fidelity("a", 1.0, 1.0, **FAILED), record("a", "segmentation", **FAILED)])
+    general = bench("leaderboard", lost)
+    assert general.code == 0 and "failed: out of memory" in general.out, "the general leaderboard says what failed"
+    for more in (("--table", "1"), ("--format", "csv"), ("--format", "html"), ("--figures", tmp_path / "figures")):
+        answer = bench("leaderboard", lost, *more)
+        assert answer.code == 3 and len(answer.err.splitlines()) == 1
+        assert "none of the 2 records below" in answer.err and "fidelity of a, failed: out of memory." in answer.err
+    assert not (tmp_path / "leaderboard.html").exists()
+
+
+def test_figures_go_to_a_folder(bench: Bench, runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    answer = bench("leaderboard", runs, "--figures", tmp_path / "file")
+    assert answer.code == 3 and answer.err.startswith(f"error: --figures {tmp_path / 'file'}: cannot write there (it is a file)")
+    answer = bench("leaderboard", runs, "--figures", tmp_path / "figures")
+    assert answer.code == 3 and "no stored inputs of rsna" in answer.err and "no figure can be drawn" in answer.err
+    assert not list((tmp_path / "figures").iterdir())
+
+
+# -- with stored images -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stored(bench: Bench, toy: tuple[str, ...], tmp_path: Path) -> Path:
+    """A finished run of the toy method with its images, and scores of fidelity beside its own."""
+    assert bench("run", *toy).code == 0
+    for path in (tmp_path / "runs").rglob("records/*.json"):
+        made = json.loads(path.read_text())
+        scores = {"kid": score(0.1, std=0.01, std_over="subsets"), "fid": score(5.0)}
+        made |= {"evaluator": "fidelity", "params": {"extractor": "inception"}, "metrics": METRICS["fidelity"], "scores": scores}
+        records.write(path.with_name(f"{made['dataset']}--fidelity-12345678.json"), {**made, "per_image": None, "figures": []})
+    return tmp_path / "runs"
+
+
+def restrict(root: Path) -> None:
+    for path in root.rglob("records/*.json"):
+        records.write(path, {**json.loads(path.read_text()), "policy": "credentialed"})
+
+
+def test_figures_and_page(bench: Bench, stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = bench("leaderboard", stored, "--figures", "figures", "--count", "2")
+    written = answer.out.splitlines()
+    assert answer.code == 0 and "figures/figure3-synthetic.png" in written and "figures/figure3-synthetic.pdf" in written
+    assert sorted(written) == sorted(str(path.relative_to(tmp_path)) for path in (tmp_path / "figures").iterdir())
+    assert "| toy" not in answer.out, "figures alone were asked for"
+    piped = bench("leaderboard", stored, "--figures", "figures", "--format", "csv", "--table", "1")
+    assert piped.code == 0 and piped.out.startswith("sheet,title,") and "figure" not in piped.out
+    assert "figure       figures/figure3-synthetic.png" in piped.err
+    answer = bench("leaderboard", stored, "--format", "html")
+    assert answer.code == 0 and answer.out == "leaderboard.html\n"
+    page = (tmp_path / "leaderboard.html").read_text()
+    assert "Table 1" in page and "data:image/" in page and f"bench leaderboard {stored} --format html" in page
+    assert "![" not in page, "the pictures of the markdown leaderboard lie elsewhere"
+    assert "cases by toy-score/xyz" in bench("leaderboard", stored, "--format", "html", "--cases", "toy-score/xyz").err
+
+
+def test_restricted_images_are_left_out_and_that_is_said_once(bench: Bench, stored: Path, tmp_path: Path) -> None:
+    restrict(stored)
+    words = "note: images of synthetic"
+    page = bench("leaderboard", stored, "--format", "html", "--out", tmp_path / "page.html")
+    assert page.code == 0 and page.err.count(words) == 1 and page.err.count("are left out") == 1
+    assert "data:image/" not in (tmp_path / "page.html").read_text() and "Table 1" in (tmp_path / "page.html").read_text()
+    figures = bench("leaderboard", stored, "--figures", tmp_path / "figures")
+    assert figures.code == 3 and figures.err.count(words) == 1
+    assert not list((tmp_path / "figures").iterdir())

@@ -1,0 +1,113 @@
+"""Table 2: architectures and data types; the confusion matrix behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from paper_tools import entry, line, made, value
+from test_leaderboard import metric, score
+
+from leaderboards.paper import sheets
+from leaderboards.sheet import BEST, SECOND, TIE
+
+#: True positives, false positives, false negatives, true negatives.
+Matrix = tuple[int, int, int, int]
+NAMES = {"resnet50": "ResNet50", "densenet": "DenseNet"}
+LABELS = ("Accuracy", "F1", "Recall", "Precision", "AUROC")
+METRICS = [
+    made_
+    for arch, title in NAMES.items()
+    for kind in ("original", "generated", "mask")
+    for made_ in (
+        *(metric(f"{arch}_{kind}_{label.lower()}", label, "none" if kind == "original" else "higher",
+                 part=f"{title} · {kind.title()}", shared=kind == "original") for label in LABELS),
+        *(metric(f"{arch}_{kind}_{label.lower()}", label, "none", 0, part=f"{title} · {kind.title()}", shared=kind == "original")
+          for label in ("TP", "FP", "FN", "TN")),
+    )
+] + [metric("floor_auroc", "AUROC", "none", part="View, age, sex · Original", shared=True)]  # fmt: skip
+ORIGINAL: Matrix = (20, 10, 20, 50)
+
+
+def learnt(method: str, matrices: Mapping[str, Matrix], **changes: Any) -> dict[str, Any]:
+    """A record in which each ``arch_kind`` has a matrix; AUROC is 0.01 above accuracy, intervals reach 0.02."""
+    scores: dict[str, Any] = {metric["key"]: score(None, n=0) for metric in METRICS}
+    for name, (tp, fp, fn, tn) in matrices.items():
+        n, precision, recall = tp + fp + fn + tn, tp / (tp + fp), tp / (tp + fn)
+        found = {
+            "accuracy": (tp + tn) / n, "precision": precision, "recall": recall,
+            "f1": 2 * precision * recall / (precision + recall), "auroc": (tp + tn) / n + 0.01,
+        }  # fmt: skip
+        scores |= {f"{name}_{key}": score(v, n=n, ci=[v - 0.02, v + 0.02]) for key, v in found.items()}
+        scores |= {f"{name}_{key}": score(float(v), n=n) for key, v in {"tp": tp, "fp": fp, "fn": fn, "tn": tn}.items()}
+    scores["floor_auroc"] = score(0.6, n=100, ci=[0.5, 0.7])
+    return made(method, "classification", scores, metrics=METRICS, **changes)
+
+
+REAL = {"resnet50_original": ORIGINAL, "densenet_original": (30, 5, 10, 55)}
+ROWS = [
+    learnt("original", REAL),
+    learnt("ours", {**REAL, "resnet50_generated": (30, 10, 10, 50), "resnet50_mask": (31, 10, 9, 50),
+                    "densenet_mask": (20, 20, 20, 40)}),
+    learnt("drit", {**REAL, "resnet50_generated": (24, 10, 16, 50)}),
+]  # fmt: skip
+
+
+def test_real_images_are_one_line_and_methods_one_each_within_their_architecture() -> None:
+    (sheet,) = sheets(ROWS, "2")
+    assert [(one.group, one.label) for one in sheet.lines] == [
+        ("ResNet50", "Original"), ("ResNet50", "Generated, drit"), ("ResNet50", "Generated, ours"), ("ResNet50", "Mask, ours"),
+        ("DenseNet", "Original"), ("DenseNet", "Mask, ours"), ("View, age, sex", "Original"),
+    ]  # fmt: skip
+    assert [head.label for head in sheet.heads] == ["Accuracy", "Precision", "Recall", "F1", "AUROC"]
+    assert line(sheet, "Original", "ResNet50").original
+
+
+def test_values_follow_from_the_matrix_behind() -> None:
+    (sheet,) = sheets(ROWS, "2")
+    (behind,) = sheet.behind
+    cells = [e.cell for e in line(behind, "Generated, drit", "ResNet50").entries]
+    tp, fp, fn, tn = (cell.value for cell in cells if cell)
+    assert (tp, fp, fn, tn) == (24, 10, 16, 50)
+    assert value(sheet, "Generated, drit", "rsna.classification.accuracy", "ResNet50") == pytest.approx((tp + tn) / 100)
+    assert value(sheet, "Generated, drit", "rsna.classification.f1", "ResNet50") == pytest.approx(2 * tp / (2 * tp + fp + fn))
+    auroc = entry(sheet, "Generated, drit", "rsna.classification.auroc", "ResNet50").cell
+    assert auroc and auroc.ci == pytest.approx((0.73, 0.77))
+    assert all(not head.better for head in behind.heads)
+
+
+def test_marks_hold_within_an_architecture_and_the_original_takes_part() -> None:
+    (sheet,) = sheets(ROWS, "2")
+    key = "rsna.classification.accuracy"
+    resnet = [e.mark for one in sheet.lines[:4] for e in [one.entries[0]]]
+    assert resnet == ["", "", TIE, BEST]  # 0.80 and 0.81 have intervals that overlap
+    assert entry(sheet, "Original", key, "DenseNet").mark == BEST and entry(sheet, "Mask, ours", key, "DenseNet").mark == SECOND
+
+
+def test_parts_that_depend_on_the_method_are_not_joined() -> None:
+    other = [ROWS[0], learnt("ours", {**REAL, "densenet_original": (1, 5, 39, 55)})]
+    (sheet,) = sheets(other, "2")
+    labels = [one.label for one in sheet.lines if one.group == "DenseNet"]
+    assert labels == ["Original, original", "Original, ours"]
+
+
+def test_doubts_of_any_part_are_told_and_not_marked() -> None:
+    mine = {**REAL, "resnet50_mask": (31, 10, 9, 50), "resnet50_generated": (24, 10, 16, 50)}
+    rows = [learnt("original", REAL), learnt("ours", mine)]
+    rows[1]["scores"]["resnet50_mask_accuracy"]["doubt"] = "two patients only"
+    (sheet,) = sheets(rows, "2")
+    assert entry(sheet, "Mask, ours", "rsna.classification.accuracy", "ResNet50").mark == ""
+    assert any("two patients only" in told for told in sheet.below)
+
+
+def test_test_sets_stand_side_by_side() -> None:
+    (sheet,) = sheets([*ROWS, learnt("original", REAL, dataset="mimic"), learnt("ours", REAL, dataset="mimic")], "2")
+    assert list(dict.fromkeys(head.group for head in sheet.heads)) == ["Opacity in rsna", "Opacity in mimic"]
+    assert entry(sheet, "Mask, ours", "mimic.classification.f1", "ResNet50").cell is None
+
+
+def test_against_the_paper_says_that_nothing_is_transcribed() -> None:
+    (plain,), (sheet,) = sheets(ROWS, "2"), sheets(ROWS, "2", "paper")
+    assert "have not been transcribed" in sheet.above[0]
+    assert (sheet.heads, sheet.lines) == (plain.heads, plain.lines)
