@@ -226,9 +226,9 @@ def _track_tables(runs: Path) -> None:
 
 
 def _wandb_sync(options: argparse.Namespace) -> int:
-    from bench import tracking_files
+    from bench.tracking import files
 
-    print("\n".join(tracking_files.explain(Path(options.runs))))
+    print("\n".join(files.explain(Path(options.runs))))
     return 0
 
 

@@ -115,6 +115,20 @@ def command_line() -> str:
     return shlex.join(["bench" if name in ("__main__.py", "bench") else name, *sys.argv[1:]])
 
 
+def without_folders(command: str) -> str:
+    """A command for others to read: of paths from the root or somebody's home the last part is left, ``rsna=/data/rsna`` as
+    ``rsna=rsna``; relative ones are kept."""
+    try:
+        words = shlex.split(command)
+    except ValueError:  # quotes that do not close: nobody's shell took that
+        words = command.split()
+    return shlex.join("".join(_last(piece) for piece in re.split(r"([=,:])", word)) for word in words)
+
+
+def _last(piece: str) -> str:
+    return Path(piece).name or "/" if re.match(r"~|/(?!/)", piece) else piece
+
+
 def now() -> str:
     """UTC time, seconds."""
     return datetime.now(UTC).isoformat(timespec="seconds")

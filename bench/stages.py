@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from bench import records, tracking, tracking_backends, tracking_images
+from bench import records, tracking
 from bench.batches import LabelledBatches, TranslationBatches
 from bench.contracts import Method
 from bench.data.contract import CLEAR, OPACITY
@@ -25,6 +25,8 @@ from bench.figures import translation_grid
 from bench.files import file_digest, read_json, write_json
 from bench.prior import AbsentPrior, DensePrior, PriorTraining, build, from_file
 from bench.progress import Progress, warn
+from bench.tracking import backends
+from bench.tracking.images import IMAGES, SampleHook, interval
 from bench.translations import load_set, translate_set
 
 CHANNELS = 1
@@ -54,16 +56,16 @@ def _run_backends(experiment: Experiment, name: str, seed: int, stage: str, offs
     """`_backends` of a method's stage that begins after `offset` iterations, with that of its W&B run."""
     tracker = tracking.of(experiment)
     own = {
-        "type": tracking_backends.NAME, "start": lambda: tracker.open(tracker.method(name, seed)), "guarded": tracker.guarded,
+        "type": backends.NAME, "start": lambda: tracker.open(tracker.method(name, seed)), "guarded": tracker.guarded,
         "stage": stage, "offset": offset, "pictures": not tracker.gate.closed(tracker.gate.learnt()),
     }  # fmt: skip
     return [*_backends(experiment), *([own] if tracker.on else [])]
 
 
-def _samples(experiment: Experiment, iterations: int) -> list[tracking_images.SampleHook]:
+def _samples(experiment: Experiment, iterations: int) -> list[SampleHook]:
     """The hook that makes pictures of a training; none where nobody looks at them, or where its images stay here."""
     options, tracker = experiment.spec.options, tracking.of(experiment)
-    every = tracking_images.interval(options.image_interval, iterations)
+    every = interval(options.image_interval, iterations)
     if _quiet() or not every or not (tracker.on or options.trackers):
         return []
     if closed := tracker.gate.closed(tracker.gate.learnt()):
@@ -72,11 +74,11 @@ def _samples(experiment: Experiment, iterations: int) -> list[tracking_images.Sa
     images, size = experiment.train_set(OPACITY), experiment.data.size
 
     def first() -> torch.Tensor:
-        rows = list(range(min(tracking_images.IMAGES, len(images))))
+        rows = list(range(min(IMAGES, len(images))))
         pixels = torch.from_numpy(images.pixels(rows)[:, None]) * 2 - 1
         return pixels if images.size == size else torch.nn.functional.interpolate(pixels, size, mode="area")
 
-    return [tracking_images.SampleHook(first, every)]
+    return [SampleHook(first, every)]
 
 
 def _quiet() -> bool:

@@ -8,7 +8,7 @@ get half-samples drawn without replacement. Two sets of numbers on the same imag
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +25,8 @@ N_BOOT = 2000
 EXACT = 13
 #: Fewer patients than this give no interval: a percentile of so few distinct resamples means nothing.
 MIN_PATIENTS = 4
-#: Resamples computed at once; bounds memory to `_BATCH` x patients numbers.
-_BATCH = 256
+#: Resamples computed at once; bounds memory to `BATCH` x patients numbers.
+BATCH = 256
 #: Patient-level differences are compared on a lattice of this fraction of the largest value: what differs by rounding alone
 #: is a tie, or a zero.
 _LATTICE = 1e-9
@@ -108,7 +108,7 @@ def _bootstrap(
     from scipy import stats
 
     interval = stats.bootstrap(
-        samples, statistic, paired=True, vectorized=True, n_resamples=n_boot, batch=_BATCH,
+        samples, statistic, paired=True, vectorized=True, n_resamples=n_boot, batch=BATCH,
         confidence_level=LEVEL, method="percentile", rng=np.random.default_rng(seed),
     ).confidence_interval  # fmt: skip
     return float(interval.low), float(interval.high)
@@ -213,24 +213,46 @@ def paired_test(
     Raises:
         ValueError: lengths differ, there are no values, or a value is not finite.
     """
-    from scipy import stats
+    steps, unit = _steps(before, after, patients)
+    signed = _signed_ranks(steps)
+    n, zeros = len(steps), int((steps == 0).sum())
+    low, high = (_walsh(steps, k, unit) for k in ((n * (n + 1) // 2 + 1) // 2, n * (n + 1) // 4 + 1))
+    return Paired(
+        n=n, zeros=zeros, shift=(low + high) / 2, shift_ci=_shift_interval(steps, unit, seed, n_boot),
+        p=_wilcoxon(steps), p_permutation=_flip_signs(signed, seed, n_permutations),
+        effect=float(signed.sum() / np.abs(signed).sum()) if zeros < n else 0.0,
+        reduced=float((steps < 0).mean()), unchanged=zeros / n, increased=float((steps > 0).mean()),
+    )  # fmt: skip
 
+
+def paired_p(before: npt.ArrayLike, after: npt.ArrayLike, patients: Sequence[str]) -> float:
+    """`Paired.best_p` of `paired_test`, at a small part of its cost. Arguments and errors as there."""
+    steps, _ = _steps(before, after, patients)
+    exact = np.count_nonzero(steps) <= EXACT
+    return _flip_signs(_signed_ranks(steps), 0, 2**EXACT) if exact else _wilcoxon(steps)
+
+
+def _steps(before: npt.ArrayLike, after: npt.ArrayLike, patients: Sequence[str]) -> tuple[IntArray, float]:
+    """Differences of patients (P,) in steps of the lattice, and its unit."""
     first, second = patient_means(before, patients), patient_means(after, patients)
     if not len(first) or not (np.isfinite(first).all() and np.isfinite(second).all()):
         raise ValueError("a paired test needs finite values, at least one")
     unit = _LATTICE * (float(np.abs(np.concatenate([first, second])).max()) or 1.0)
-    steps: IntArray = np.rint((second - first) / unit).astype(np.int64)
-    n, zeros = len(steps), int((steps == 0).sum())
-    signed = np.where(steps == 0, 0.0, np.sign(steps) * stats.rankdata(np.abs(steps)))
-    changed = zeros < n  # scipy gives NaN where nothing changed
-    p = stats.wilcoxon(steps, zero_method="pratt", method="approx", correction=False).pvalue if changed else 1.0
-    low, high = (_walsh(steps, k, unit) for k in ((n * (n + 1) // 2 + 1) // 2, n * (n + 1) // 4 + 1))
-    return Paired(
-        n=n, zeros=zeros, shift=(low + high) / 2, shift_ci=_shift_interval(steps, unit, seed, n_boot),
-        p=float(p), p_permutation=_flip_signs(signed, seed, n_permutations),
-        effect=float(signed.sum() / np.abs(signed).sum()) if changed else 0.0,
-        reduced=float((steps < 0).mean()), unchanged=zeros / n, increased=float((steps > 0).mean()),
-    )  # fmt: skip
+    return np.rint((second - first) / unit).astype(np.int64), unit
+
+
+def _signed_ranks(steps: IntArray) -> FloatArray:
+    from scipy import stats
+
+    return np.where(steps == 0, 0.0, np.sign(steps) * stats.rankdata(np.abs(steps)))
+
+
+def _wilcoxon(steps: IntArray) -> float:
+    from scipy import stats
+
+    if not steps.any():  # scipy gives NaN
+        return 1.0
+    return float(stats.wilcoxon(steps, zero_method="pratt", method="approx", correction=False).pvalue)
 
 
 def _flip_signs(signed: FloatArray, seed: int, n_permutations: int) -> float:
@@ -241,8 +263,8 @@ def _flip_signs(signed: FloatArray, seed: int, n_permutations: int) -> float:
         signs = 1.0 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
         return float((np.abs(signs @ ranks) >= observed).mean())
     rng, extreme = np.random.default_rng(seed), 0
-    for start in range(0, n_permutations, _BATCH):
-        flips = rng.integers(0, 2, (min(_BATCH, n_permutations - start), n))
+    for start in range(0, n_permutations, BATCH):
+        flips = rng.integers(0, 2, (min(BATCH, n_permutations - start), n))
         extreme += int((np.abs((1.0 - 2.0 * flips) @ ranks) >= observed).sum())
     return (extreme + 1) / (n_permutations + 1)
 
@@ -257,7 +279,8 @@ def _shift_interval(steps: IntArray, unit: float, seed: int, n_boot: int) -> tup
     """Percentile bootstrap interval of the pseudo-median, found by bisection without a single list of all pairs.
 
     A resample's (lower) pseudo-median is at most t if and only if at least half of its pairs have a mean of at most t. That
-    can be counted for all resamples at once, and so can the share of resamples of which it is true.
+    can be counted for all resamples at once, and so can the share of resamples of which it is true. A resample is counted only until
+    the bisection has left its pseudo-median behind: one that reached half at some t does so at every larger one.
     """
     n = len(steps)
     if n < MIN_PATIENTS:
@@ -267,8 +290,18 @@ def _shift_interval(steps: IntArray, unit: float, seed: int, n_boot: int) -> tup
     half = (n * (n + 1) // 2 + 1) // 2
 
     def quantile(share: float) -> float:
-        need = max(1, round(share * n_boot))
-        return _bisect(levels, lambda t: int((_pairs_up_to(levels, weights, t) >= half).sum()) >= need) * unit / 2
+        need, unsettled = max(1, round(share * n_boot)), weights
+
+        def enough(t: int) -> bool:
+            nonlocal need, unsettled
+            reached = _pairs_up_to(levels, unsettled, t) >= half
+            if (found := int(reached.sum())) >= need:
+                unsettled = unsettled[reached]
+                return True
+            need, unsettled = need - found, unsettled[~reached]
+            return False
+
+        return _bisect(levels, enough) * unit / 2
 
     return quantile((1 - LEVEL) / 2), quantile((1 + LEVEL) / 2)
 
@@ -278,10 +311,10 @@ def _pairs_up_to(levels: IntArray, weights: IntArray, twice: int) -> IntArray:
     partners = np.searchsorted(levels, twice - levels, side="right")
     alone = int(np.searchsorted(2 * levels, twice, side="right"))
     out = np.empty(len(weights), dtype=np.int64)
-    for start in range(0, len(weights), _BATCH):
-        rows = weights[start : start + _BATCH]
+    for start in range(0, len(weights), BATCH):
+        rows = weights[start : start + BATCH]
         below = np.concatenate([np.zeros((len(rows), 1), np.int64), rows.cumsum(axis=1)], axis=1)
-        out[start : start + _BATCH] = ((rows * below[:, partners]).sum(axis=1) + below[:, alone]) // 2
+        out[start : start + BATCH] = ((rows * below[:, partners]).sum(axis=1) + below[:, alone]) // 2
     return out
 
 
@@ -308,92 +341,3 @@ def holm(p: Sequence[float]) -> list[float]:
     adjusted = np.empty_like(values)
     adjusted[order] = np.minimum(stepped, 1.0)
     return [float(v) for v in adjusted]
-
-
-@dataclass(frozen=True)
-class Rank:
-    """A method's place among others scored on the same patients; 1 is best, methods that tie share their mean rank.
-
-    Attributes:
-        rank: by the mean over all patients.
-        low, high: ends of its 95 % bootstrap interval; None with fewer than `MIN_PATIENTS` patients.
-        first: share of resamples in which it is best (methods that tie for it share it); None likewise.
-        patients: patients every method has a value for.
-    """
-
-    rank: float
-    low: float | None
-    high: float | None
-    first: float | None
-    patients: int
-
-
-def rank_intervals(
-    values: Mapping[str, Mapping[str, float]], better: str, seed: int, n_boot: int = N_BOOT
-) -> dict[str, Rank]:
-    """Rank of every method with its interval, resampling the patients that all methods have.
-
-    Args:
-        values: method -> patient -> value. Values that are not finite count as absent.
-        better: ``lower`` or ``higher``.
-        seed: of the resampling; the order of methods and patients does not matter.
-        n_boot: resamples.
-
-    Raises:
-        ValueError: `better` is something else, or no patient is common to all methods.
-    """
-    full, drawn, patients = _ranks(values, better, seed, n_boot)
-    if drawn is None:
-        return {name: Rank(float(rank), None, None, None, patients) for name, rank in zip(values, full, strict=True)}
-    # The least of inverted quantiles, so that an end is a rank that occurred and not one between two.
-    ends = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0, method="inverted_cdf")
-    best = drawn == drawn.min(axis=1, keepdims=True)
-    first = (best / best.sum(axis=1, keepdims=True)).mean(axis=0)
-    rows = zip(values, full, ends[0], ends[1], first, strict=True)
-    return {name: Rank(float(r), float(low), float(high), float(one), patients) for name, r, low, high, one in rows}
-
-
-def rank_stability(
-    values: Mapping[str, Mapping[str, float]], better: str, seed: int, n_boot: int = N_BOOT
-) -> float | None:
-    """Mean Kendall tau-b between the ranking on resampled patients and the ranking on all of them: 1 never changes, 0 is chance.
-
-    A resample in which all methods tie counts as 0. None with fewer than two methods or `MIN_PATIENTS` patients, or where all
-    methods tie. Arguments and errors as in `rank_intervals`.
-    """
-    full, drawn, _ = _ranks(values, better, seed, n_boot)
-    if drawn is None or len(np.unique(full)) < 2:
-        return None
-    orders, times = np.unique(drawn, axis=0, return_counts=True)
-    from scipy import stats
-    tau = [float(stats.kendalltau(full, o).statistic) if len(np.unique(o)) > 1 else 0.0 for o in orders]
-    return float(np.average(tau, weights=times))
-
-
-def _ranks(
-    values: Mapping[str, Mapping[str, float]], better: str, seed: int, n_boot: int
-) -> tuple[FloatArray, FloatArray | None, int]:
-    """Ranks of the methods on all common patients (M,), on resamples of them (B x M; None with too few), their number."""
-    if better not in ("lower", "higher"):
-        raise ValueError(f"better is '{better}', neither 'lower' nor 'higher': such a number has no rank")
-    finite = [{k for k, v in own.items() if np.isfinite(v)} for own in values.values()]
-    common = sorted(set.intersection(*finite)) if finite else []
-    if not common:
-        raise ValueError(f"no patient has a value of every one of {', '.join(values) or 'no methods'}")
-    table = np.array([[own[k] for k in common] for own in values.values()], dtype=np.float64)
-    from scipy import stats
-
-    table = table / (np.abs(table).max() or 1.0) * (1.0 if better == "lower" else -1.0)
-
-    def ranked(weights: npt.NDArray[Any]) -> FloatArray:
-        # Rounded, so that equal methods tie whatever the order of summation.
-        means = np.round(weights @ table.T / len(common), 12)
-        return np.asarray(stats.rankdata(means, axis=1), dtype=np.float64)
-
-    full = ranked(np.ones((1, len(common))))[0]
-    if len(common) < MIN_PATIENTS:
-        return full, None, len(common)
-    rng = np.random.default_rng(seed)
-    even = np.full(len(common), 1 / len(common))
-    batches = [min(_BATCH, n_boot - start) for start in range(0, n_boot, _BATCH)]
-    return full, np.concatenate([ranked(rng.multinomial(len(common), even, size=b)) for b in batches]), len(common)

@@ -129,8 +129,7 @@ def _sheets(found: Sequence[Record], options: argparse.Namespace, table: str, sa
         return own
     from leaderboards import paper
 
-    made = paper.sheets(found, table or "all", options.against)
-    lacking = paper.missing(found, table or "all")
+    made, lacking = paper.made(found, table or "all", options.against)
     if not made and not own:
         raise PreflightError(" ".join([f"no record below {', '.join(options.runs)} has a place in --table {table}.", *lacking]))
     say(*lacking)
@@ -144,7 +143,7 @@ def _page(found: Sequence[Record], options: argparse.Namespace, say: _Once) -> s
     sheets = _sheets(found, options, options.table or "all", say)
     drawn = figures.pngs(found, _cases(found, options, IN_FIGURES, say))
     general = render.leaderboard(found, full=True, pictures=False)
-    return page(sheets, _cases(found, options, IN_PAGE, say), drawn, general, records.command_line())
+    return page(sheets, _cases(found, options, IN_PAGE, say), drawn, general, records.without_folders(records.command_line()))
 
 
 def _figures(found: Sequence[Record], options: argparse.Namespace, say: _Once) -> list[Path]:

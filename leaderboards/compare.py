@@ -12,7 +12,8 @@ from functools import lru_cache
 from itertools import combinations
 
 from bench.records import LOCAL, Local
-from evaluators.statistics import EXACT, Paired, Rank, holm, paired_test, patient_means, rank_intervals
+from evaluators.ranks import Rank, rank_intervals
+from evaluators.statistics import EXACT, Paired, holm, paired_p, paired_test, patient_means
 from leaderboards.tables import Column, Id, Row, Table
 
 #: A difference with a larger corrected p value is no difference.
@@ -31,13 +32,19 @@ class Pair:
     Attributes:
         p: two-sided Wilcoxon signed-rank; exact where few patients changed (`EXACT`).
         p_holm: corrected for the number of pairs of its family.
+        values: by image, of `first` and `second`; whose images these are.
     """
 
     first: str
     second: str
-    paired: Paired
     p: float
     p_holm: float
+    values: tuple[tuple[float, ...], tuple[float, ...], tuple[str, ...]] = field(repr=False)
+
+    @property
+    def paired(self) -> Paired:
+        """Shift with its interval, effect and numbers of patients; computed when asked for, once in a process."""
+        return _tested(*self.values, N_BOOT)
 
 
 @dataclass(frozen=True)
@@ -124,20 +131,26 @@ def _family(column: Column, local: Mapping[str, Sequence[Local]]) -> Family:
         images = _common([values[first], values[second]], patients)
         if images:
             before, after = (tuple(values[label][image] for image in images) for label in (first, second))
-            paired = _tested(before, after, tuple(patients[i] for i in images), N_BOOT)
-            tested.append((first, second, paired, paired.best_p))
-    adjusted = holm([p for *_, p in tested])
+            tested.append((first, second, (before, after, tuple(patients[i] for i in images))))
+    p = [_p(*own) for *_, own in tested]
     return Family(
         column=column,
-        pairs=tuple(Pair(*test, p_holm) for test, p_holm in zip(tested, adjusted, strict=True)),
+        pairs=tuple(Pair(a, b, one, corrected, own) for (a, b, own), one, corrected in zip(tested, p, holm(p), strict=True)),
         ranks=_ranks(column, values, patients),
         pooled=tuple(label for label, found in local.items() if len(found) > 1),
     )
 
 
+# The paper's tables, the figures and the general leaderboard of one command compare the same values: remembered.
+
+
+@lru_cache(maxsize=4096)
+def _p(before: tuple[float, ...], after: tuple[float, ...], patients: tuple[str, ...]) -> float:
+    return paired_p(before, after, patients)
+
+
 @lru_cache(maxsize=4096)
 def _tested(before: tuple[float, ...], after: tuple[float, ...], patients: tuple[str, ...], n_boot: int) -> Paired:
-    """Remembered: the paper's tables, the figures and the general leaderboard of one command compare the same values."""
     return paired_test(before, after, patients, SEED, n_boot, n_permutations=2**EXACT)
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from string import ascii_letters
 
-from evaluators.statistics import EXACT, Rank
+from evaluators.ranks import Rank
+from evaluators.statistics import EXACT
 from leaderboards.cells import MISSING, heading, interval, markdown, number
 from leaderboards.compare import ALPHA, Comparisons, Family
 from leaderboards.subjects import labels

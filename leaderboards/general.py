@@ -80,12 +80,12 @@ def _pairs(table: Table, found: Comparisons) -> Sheet:
         )
     )  # fmt: skip
     names = [(a, b) for k, a in enumerate(found.methods) for b in found.methods[k + 1 :]]
-    lines = [Line(f"{b} - {a}", tuple(e for f in found.families for e in _pair(f, f.pair(a, b)))) for a, b in names]
+    lines = [Line(f"{b} - {a}", tuple(e for f in found.families for e in _pair(f.pair(a, b)))) for a, b in names]
     kept = tuple(line for line in lines if any(entry.cell for entry in line.entries))
     return Sheet("general-pairs", f"Pairs · {title_of(table)}", table.context, heads, kept, corner="B - A")
 
 
-def _pair(family: Family, pair: Pair | None) -> tuple[Entry, ...]:
+def _pair(pair: Pair | None) -> tuple[Entry, ...]:
     if pair is None:
         return (Entry(),) * 4
     n = (pair.paired.n,)

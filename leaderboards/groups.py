@@ -25,6 +25,11 @@ ORIGINAL = "original"
 TEST_FIELDS = ("schema", "dataset", "dataset_fingerprint", "reference", "reference_fingerprint", "split", "direction", "image_size")
 #: ... and those that must agree for whatever was trained (``original`` was not, and stands in every table of its test set).
 TRAIN_FIELDS = ("train_dataset", "preset")
+#: What a digest of records covers: results and what they depend on, not when or where they were computed.
+DIGESTED = (
+    *TEST_FIELDS, *TRAIN_FIELDS, "method", "method_version", "config_fingerprint", "seed",
+    "evaluator", "evaluator_version", "params", "scores", "status",
+)  # fmt: skip
 #: A configuration is named by so many keys, switches shortened to so many signs, and so many characters at most.
 MOST_KEYS, MOST_SWITCHES, LONGEST = 3, 6, 60
 #: Fields that say what a score was to be of.
@@ -34,6 +39,11 @@ AIM_FIELDS = ("method", "evaluator", "dataset", "split", "direction", "train_dat
 def order(record: Record) -> str:
     """Sort key of a record: all that it says, and not where it lies."""
     return canonical_json({name: value for name, value in record.items() if name != LOCAL})
+
+
+def digest_of(records: Iterable[Record]) -> str:
+    """A hash of results and what they depend on, the same for any order of the records."""
+    return digest(sorted(([record.get(name) for name in DIGESTED] for record in records), key=canonical_json))
 
 
 def text(value: Any) -> str:

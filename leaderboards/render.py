@@ -10,7 +10,6 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Sequence
 
-from bench.files import canonical_json, digest
 from leaderboards import about, compare, details, differences, notes
 from leaderboards.cells import (
     ARROWS,
@@ -28,7 +27,7 @@ from leaderboards.cells import (
     span,
     texts,
 )
-from leaderboards.groups import TEST_FIELDS, TRAIN_FIELDS, Record, order, outdone
+from leaderboards.groups import Record, digest_of, order, outdone
 from leaderboards.subjects import HEADLINE, Layout, Place, title
 from leaderboards.tables import Column, Row, Table, tables
 
@@ -39,12 +38,6 @@ NARROW_HEADINGS = (14, 12, 10, 8)
 FEW = 4
 #: ... and longer ones are folded where they are asked for.
 LONG = 20
-
-#: What the digest covers: results and what they depend on, not when or where they were computed.
-DIGESTED = (
-    *TEST_FIELDS, *TRAIN_FIELDS, "method", "method_version", "config_fingerprint", "seed",
-    "evaluator", "evaluator_version", "params", "scores", "status",
-)  # fmt: skip
 
 
 def leaderboard(records: Iterable[Record], full: bool = False, pictures: bool = True) -> str:
@@ -59,8 +52,7 @@ def leaderboard(records: Iterable[Record], full: bool = False, pictures: bool = 
     if not records:
         return "# Leaderboard\n\nNo records yet.\n"
     found = tables(records)
-    results = sorted(([record.get(name) for name in DIGESTED] for record in records), key=canonical_json)
-    last = f"{len(records)} records, digest `{digest(results)}`. {outdone(records)}".rstrip()
+    last = f"{len(records)} records, digest `{digest_of(records)}`. {outdone(records)}".rstrip()
     sections = [_section(table, full) for table in found]
     return "\n\n".join(["# Leaderboard", *sections, *(_gallery(found) if pictures else []), last]) + "\n"
 

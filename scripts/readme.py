@@ -146,7 +146,7 @@ def cut(record: Record, path: Path) -> Record:
     bases = {m["key"].split("/")[0] for m in record["metrics"] if m["primary"] or m["key"].startswith(SHOWN)}
     metrics = [m for m in record["metrics"] if m["key"].split("/")[0] in bases]
     scores = {m["key"]: record["scores"][m["key"]] for m in metrics if m["key"] in record["scores"]}
-    command = ABSOLUTE.sub(lambda found: Path(found[0]).name, record["command"])
+    command = records.without_folders(record["command"])
     new = {**record, "metrics": metrics, "scores": scores, "command": command, "figures": [], "excerpt": "metrics of Table 1"}
     if where := _paths(new):
         raise DataError(f"{path}: '{where[0]}' is a folder of this machine. Make the results with relative folders.")

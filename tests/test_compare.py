@@ -17,7 +17,7 @@ from test_leaderboard import block, fidelity, metric, record, score
 from bench import records
 from bench.contracts import Score
 from bench.records import LOCAL, Local
-from evaluators.statistics import Rank, paired_test
+from evaluators.ranks import Rank
 from leaderboards import compare as compare_module
 from leaderboards import general
 from leaderboards.compare import Comparisons, Family, Pair, compare
@@ -223,8 +223,8 @@ def test_letters() -> None:
 
     def family(labels: str, apart: str, untested: str = "") -> Family:
         both = list(combinations(labels, 2))
-        paired = paired_test([0.0, 1.0], [1.0, 3.0], ["p", "q"], 0, 10)
-        tests = [Pair(a, b, paired, 0.01, 0.01 if a + b in apart.split() else 0.9) for a, b in both if a + b not in untested.split()]
+        values = ((0.0, 1.0), (1.0, 3.0), ("p", "q"))
+        tests = [Pair(a, b, 0.01, 0.01 if a + b in apart.split() else 0.9, values) for a, b in both if a + b not in untested.split()]
         ranks = {label: Rank(float(k + 1), 1.0, 4.0, 0.5, 2) for k, label in enumerate(labels)}
         return Family(Column("quality", "error", "Error", "lower", "", 2, True), tuple(tests), ranks, ())
 

@@ -166,9 +166,10 @@ def test_seeds_are_averaged_and_their_spread_decides() -> None:
 
 
 def test_notes_hold_what_numbers_rest_on() -> None:
-    rows = [{**r, "command": "bench run --method all", "versions": {"torch": "2.15.0"}} for r in FULL]
+    rows = [{**r, "command": "bench run --method all --runs /home/jane/some", "versions": {"torch": "2.15.0"}} for r in FULL]
     told = "\n".join(only(rows).below)
-    for words in ("0123456789abcdef", "fidelity v1, segmentation v1", "torch 2.15.0", "`bench run --method all`", "8 records, digest",
+    for words in ("0123456789abcdef", "fidelity v1, segmentation v1", "torch 2.15.0",
+                  "`bench run --method all --runs some`", "8 records, digest",
                   "a v1 `cfg-a`", "Seeds: 1", "Images of rsna 50; Lungs of rsna 24", "± is the standard deviation over subsets"):
         assert words in told, words
 

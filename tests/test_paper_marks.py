@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from leaderboards.paper_marks import OVERLAP, PAIRED, VALUE, marks, overlap
+from leaderboards.paper.marks import OVERLAP, PAIRED, VALUE, marks, overlap
 from leaderboards.sheet import BEST, SECOND, TIE
 from leaderboards.tables import Cell
 

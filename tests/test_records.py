@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -268,3 +269,19 @@ def test_versions_name_what_can_move_a_number() -> None:
     found = records.versions()
     assert {"segmentation-models-pytorch", "ultralytics", "scikit-learn", "monai", "torch"} <= set(found)
     assert found["scikit-learn"][0].isdigit()
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        ("bench run --method all --runs runs/readme", "bench run --method all --runs runs/readme"),
+        ("bench run --runs /tmp/a/results/ --data rsna=~/films/rsna", "bench run --runs results --data rsna=rsna"),
+        ("bench run --data mimic=/data/m,masks=/data/lungs", "bench run --data mimic=m,masks=lungs"),
+        ("bench run --runs '/home/jane doe/my runs' --seeds 0,1", "bench run --runs 'my runs' --seeds 0,1"),
+        ("bench run --method mmagic:x/y.py --data rsna,images=24", "bench run --method mmagic:x/y.py --data rsna,images=24"),
+        ("bench run --note https://example.org/a/b --runs 'x", "bench run --note https://example.org/a/b --runs \"'x\""),
+    ],
+)  # fmt: skip
+def test_commands_are_shown_without_folders_of_the_machine(command: str, shown: str) -> None:
+    found = records.without_folders(command)
+    assert shlex.split(found) == shlex.split(shown) and found.count("/") == shown.count("/")

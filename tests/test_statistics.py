@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from evaluators.ranks import rank_intervals, rank_stability
 from evaluators.statistics import (
     EXACT,
     Paired,
@@ -15,10 +16,9 @@ from evaluators.statistics import (
     half_samples,
     holm,
     mean_interval,
+    paired_p,
     paired_test,
     patient_means,
-    rank_intervals,
-    rank_stability,
     ratio_interval,
 )
 
@@ -339,3 +339,31 @@ def test_ranks_repeat_and_ignore_the_order_of_methods() -> None:
     assert 0 < stability < 1
     ties = dict.fromkeys("ab", values["a"])
     assert rank_stability(ties, "lower", seed=0) is None
+
+
+@pytest.mark.parametrize("kind", ["few", "many", "counts"])
+def test_p_alone_is_that_of_the_whole_test(kind: str) -> None:
+    rng = np.random.default_rng(3)
+    n = 9 if kind == "few" else 60
+    before = rng.normal(size=n)
+    after = before + (rng.integers(-1, 3, n) if kind == "counts" else rng.normal(0.3, 1, n))
+    patients = [f"p{k // 2}" for k in range(n)]
+    found = paired_test(before, after, patients, seed=0, n_boot=10, n_permutations=2**EXACT)
+    assert paired_p(before, after, patients) == found.best_p == paired_p(after, before, patients)
+    assert paired_p(before, before, patients) == 1.0
+    with pytest.raises(ValueError, match="finite"):
+        paired_p([float("nan")], [1.0], ["a"])
+
+
+def test_the_interval_of_a_shift_is_that_of_all_resamples_one_by_one() -> None:
+    change = np.array([-3, -1, 0, 0, 2, 2, 5, 9, 12, 20])
+    levels, counts = np.unique(change, return_counts=True)
+    drawn = np.random.default_rng(5).multinomial(10, counts / 10, size=200)
+    medians = []
+    for weights in drawn:
+        own = np.repeat(levels, weights)
+        walsh = sorted((own[i] + own[j]) / 2 for i in range(10) for j in range(i, 10))
+        medians.append(walsh[27])  # the 28th of 55: the lower middle one
+    medians.sort()
+    found = paired_test(np.zeros(10), change, [str(k) for k in range(10)], seed=5, n_boot=200).shift_ci
+    assert found == pytest.approx((medians[4], medians[194]))

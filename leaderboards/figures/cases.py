@@ -10,7 +10,7 @@ import numpy as np
 
 from bench.errors import DataError
 from leaderboards.cases import Case, CaseSet, Flags, Grey
-from leaderboards.figure_page import (
+from leaderboards.figures.layout import (
     GAP,
     GREY,
     HEAD,
@@ -49,7 +49,7 @@ TITLES = {"unet": "U-Net", "pspnet": "PSPNet", "cenet": "CE-Net", "vgg": "VGG"}
 METHOD = "ours"
 
 #: Draws a case into axes.
-Draw = Callable[["Axes", Case, float], Any]
+Draw = Callable[["Axes", Case], Any]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def segmentation(found: CaseSet, segmenter: str = "") -> Figure:
         segmenter: its name; by default `SEGMENTER`, or the first by name where that is not stored.
     """
     name = segmenter_of(found, segmenter)
-    first = _Column("input", lambda axis, case, side: _outlined(axis, case, case.image, case.lungs_before.get(name)))
+    first = _Column("input", lambda axis, case: _outlined(axis, case, case.image, case.lungs_before.get(name)))
     columns = [_Column(method, _segmented(method, name)) for method in found.methods]
     unsure = any(c.undecided is not None and c.undecided.any() for c in found.cases)
     title = f"Lungs segmented by {full_name(name)} before and after translation, {found.test}; IoU against the reference"
@@ -93,13 +93,13 @@ def removal(found: CaseSet, method: str) -> Figure:
         method: its row label.
     """
     mask = _Column(
-        "activation mask", lambda axis, case, side: _coloured(axis, case.results[method].mask, "magma"), ("magma", "")
+        "activation mask", lambda axis, case: _coloured(axis, case.results[method].mask, "magma"), ("magma", "")
     )
     change = _Column("output \u2212 input", _difference(method), ("RdBu_r", "share of the grey range"))
     columns = [_Column("input", _input), mask, _Column("output", _translation(method)), change]
     if any(c.opacity is not None for c in found.cases):
         columns.append(
-            _Column("true opacity", lambda axis, case, side: _coloured(axis, case.opacity, "magma"), ("magma", ""))
+            _Column("true opacity", lambda axis, case: _coloured(axis, case.opacity, "magma"), ("magma", ""))
         )
     title = f"Input, activation mask, output and difference of {method}, {found.test}"
     return _figure(found, title, columns, [], [])
@@ -206,7 +206,7 @@ def _band(page: Page, columns: Sequence[_Column], cases: Sequence[Case], side: f
             axis.set_xticks([])
             axis.set_yticks([])
             axis.spines[:].set_linewidth(0.4)
-            column.draw(axis, case, side)
+            column.draw(axis, case)
         page.cursor += side + GAP
     if any(column.bar for column in columns):
         _bars(page, columns, lefts, side)
@@ -256,15 +256,15 @@ def _grey(axis: Axes, image: Grey) -> None:
     axis.imshow(image, cmap="gray", vmin=0, vmax=255)
 
 
-def _input(axis: Axes, case: Case, side: float) -> None:
+def _input(axis: Axes, case: Case) -> None:
     _grey(axis, case.image)
 
 
 def _translation(method: str) -> Draw:
-    return lambda axis, case, side: _grey(axis, case.results[method].image)
+    return lambda axis, case: _grey(axis, case.results[method].image)
 
 
-def _counterpart(axis: Axes, case: Case, side: float) -> None:
+def _counterpart(axis: Axes, case: Case) -> None:
     _grey(axis, case.counterpart) if case.counterpart is not None else _empty(axis)
 
 
@@ -276,7 +276,7 @@ def _coloured(axis: Axes, values: Grey | None, colours: str) -> None:
 
 
 def _difference(method: str) -> Draw:
-    def draw(axis: Axes, case: Case, side: float) -> None:
+    def draw(axis: Axes, case: Case) -> None:
         change = (case.results[method].image.astype(np.float32) - case.image) / 255
         axis.imshow(change, cmap="RdBu_r", vmin=-SPAN, vmax=SPAN)
 
@@ -284,7 +284,7 @@ def _difference(method: str) -> Draw:
 
 
 def _segmented(method: str, segmenter: str) -> Draw:
-    def draw(axis: Axes, case: Case, side: float) -> None:
+    def draw(axis: Axes, case: Case) -> None:
         result = case.results[method]
         _outlined(axis, case, result.image, result.lungs.get(segmenter))
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from leaderboards import paper_notes as notes
 from leaderboards.groups import Identity, Record
-from leaderboards.paper_blocks import Block, Bundle, blocks, bundles
-from leaderboards.paper_build import Field, Grid, distinct, field_of, grid
+from leaderboards.paper import notes
+from leaderboards.paper.blocks import Block, Bundle, blocks, bundles
+from leaderboards.paper.build import Field, Grid, distinct, field_of, grid
 from leaderboards.sheet import Line, Sheet
 from leaderboards.tables import Cell, Column
 

@@ -1,20 +1,4 @@
-"""W&B: losses, scores, tables and pictures of open data, for those who ask for it with ``--wandb online`` or ``offline``.
-
-One group an experiment (the data that is learnt from and the configuration of data, training and prior), one W&B run a method and
-seed, and one run ``leaderboard`` for tables and the pictures of several methods. The id of a training's run is its key: a resumed
-training goes on in the same run. Online that is wandb's ``resume="allow"``. Offline wandb (0.31) makes a folder for every process;
-the parts carry the same id and ``wandb sync`` joins them (`bench.tracking_files.explain`). What earlier parts hold is read back
-from their logs: no step, score, picture or table is logged a second time.
-
-What is sent: losses and learning rates; scores with their spread, interval and n; tables; the resolved configuration; data
-fingerprints; versions of packages; code revision; the command; pictures of open data. The client adds its own version, that of
-Python, the kind of operating system, and times. Nothing else: console capture, code, git, host and user names, system figures and
-the list of installed packages are switched off (`PRIVATE`), folders are cut out of paths (`tracking_gate.bare`), error messages
-stay here, pictures and words go through `tracking_gate.Gate`. Files lie below RUNS/wandb.
-
-wandb is imported when it is used, never otherwise. Tracking cannot fail a run: what goes wrong is said once, and dropped. A full
-disk stays an error. In a distributed run the first process logs.
-"""
+"""The W&B runs of an experiment: which there are, what is logged to each, and the one tracker of this process."""
 
 from __future__ import annotations
 
@@ -27,20 +11,20 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import records, tracking_files
+from bench import records
 from bench.arguments import first
 from bench.config import plain
 from bench.files import digest, disk_full, read_json
 from bench.progress import say, warn
-from bench.tracking_gate import BarredError, Gate, bare
-from bench.tracking_values import command, flat, score_values, sha256
+from bench.tracking import files
+from bench.tracking.gate import BarredError, Gate, bare
+from bench.tracking.values import command, flat, score_values, sha256
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from bench.experiment import Experiment
 
-MODES = ("online", "offline", "off")
 #: Where runs go unless WANDB_PROJECT says.
 PROJECT = "cxr-bench"
 #: Seconds to wait for the server at the start and at the end of a run; what is not sent then is on disk.
@@ -98,7 +82,7 @@ class Tracker:
         self.gate = Gate(experiment)
         self.mode = "off"
         self.runs: dict[str, Open | None] = {}
-        self.known: dict[str, tracking_files.Logged] = {}
+        self.known: dict[str, files.Logged] = {}
         self.told: set[str] = set()
         self.lost = 0
         self.before: dict[str, str | None] = {}
@@ -170,10 +154,10 @@ class Tracker:
         run_id = digest([self.group(), record["method"], record["config_fingerprint"]])
         return Who(run_id, record["method"], "external", lambda: about)
 
-    def earlier(self, run_id: str) -> tracking_files.Logged:
+    def earlier(self, run_id: str) -> files.Logged:
         """What the logs on this machine hold of a run."""
         if run_id not in self.known:
-            self.known[run_id] = tracking_files.read(tracking_files.logs_of(self.home, run_id))
+            self.known[run_id] = files.read(files.logs_of(self.home, run_id))
         return self.known[run_id]
 
     def open(self, who: Who) -> Open | None:
@@ -242,7 +226,7 @@ class Tracker:
             _let_go()
         for name, value in self.before.items():
             os.environ.pop(name, None) if value is None else os.environ.update({name: value})
-        if self.mode == "offline" and tracking_files.waiting(self.home):
+        if self.mode == "offline" and files.waiting(self.home):
             self.tell(f"kept below {self.home}; how to upload it: bench wandb sync {self.home.parent}")
         if self.lost > 1:
             warn(f"W&B: {self.lost} times something was not logged.")

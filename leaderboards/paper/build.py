@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 
 from leaderboards.cells import FAILED
 from leaderboards.groups import ORIGINAL, Identity, Record
-from leaderboards.paper_blocks import Block, Bundle
-from leaderboards.paper_marks import Marks, marks
+from leaderboards.paper.blocks import Block, Bundle
+from leaderboards.paper.marks import Marks, marks
 from leaderboards.sheet import Entry, Head, Line
 from leaderboards.tables import Cell, Column
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.errors import UsageError
-from leaderboards import figure_cases, figure_counts, figure_page
 from leaderboards.cases import CaseSet
+from leaderboards.figures import cases, counts, layout
 from leaderboards.groups import Record
 from leaderboards.tables import Table, tables
 
@@ -59,15 +59,15 @@ def write(
     drawings = [*_of_cases(case_sets, segmenter, method, restricted), *_of_counts(list(records))]
     for drawing in drawings:
         figure = drawing.draw()
-        written.append(figure_page.save(folder / f"{drawing.stem}.png", figure_page.png(figure, figure_page.PRINT)))
+        written.append(layout.save(folder / f"{drawing.stem}.png", layout.png(figure, layout.PRINT)))
         if pdf:
-            written.append(figure_page.save(folder / f"{drawing.stem}.pdf", figure_page.pdf(figure)))
+            written.append(layout.save(folder / f"{drawing.stem}.pdf", layout.pdf(figure)))
     return written
 
 
 def pngs(
     records: Iterable[Record], case_sets: Sequence[CaseSet], *,
-    segmenter: str = "", method: str = "", dots: int = figure_page.SCREEN,
+    segmenter: str = "", method: str = "", dots: int = layout.SCREEN,
 ) -> dict[str, bytes]:  # fmt: skip
     """Caption -> PNG for a screen, of the same figures; images of restricted datasets are never among them.
 
@@ -75,7 +75,7 @@ def pngs(
     """
     _check(case_sets, segmenter, method)
     drawings = [*_of_cases(case_sets, segmenter, method, restricted=False), *_of_counts(list(records))]
-    return {drawing.caption: figure_page.screen(drawing.draw(), dots) for drawing in drawings}
+    return {drawing.caption: layout.screen(drawing.draw(), dots) for drawing in drawings}
 
 
 def lacking(
@@ -92,17 +92,17 @@ def lacking(
             lines += _missing(slug, found, segmenter, method)
     for slug, _, some in _counted(list(records)):
         if all(one.why for one in some):
-            lines += [f"figure 6 of {slug}: not drawn, {words}" for words in figure_counts.notes(some)]
+            lines += [f"figure 6 of {slug}: not drawn, {words}" for words in counts.notes(some)]
         else:
-            lines += [f"figure 6 of {slug}: {words}" for words in figure_counts.notes([one for one in some if one.why])]
+            lines += [f"figure 6 of {slug}: {words}" for words in counts.notes([one for one in some if one.why])]
     return lines
 
 
 def _missing(slug: str, found: CaseSet, segmenter: str, method: str) -> Iterator[str]:
-    name = figure_cases.segmenter_of(found, segmenter)
+    name = cases.segmenter_of(found, segmenter)
     blind = [one for one in found.methods if all(name not in case.results[one].lungs for case in found.cases)]
     if name and blind:
-        yield f"figure 4 of {slug}: no lungs by {figure_cases.full_name(name)} are stored of {', '.join(blind)}."
+        yield f"figure 4 of {slug}: no lungs by {cases.full_name(name)} are stored of {', '.join(blind)}."
     if not name:
         whose = f" by {segmenter}" if segmenter else ""
         yield f"figure 4 of {slug}: not drawn, no lungs{whose} are stored. Run the segmentation evaluator (with --force score)."
@@ -120,14 +120,14 @@ def _of_cases(case_sets: Sequence[CaseSet], segmenter: str, method: str, restric
         if (found.restricted and not restricted) or not found.cases:
             continue
         whose = f"{found.title} ({slug})"
-        yield _Drawing(f"figure3-{slug}", f"Figure 3. Translations by method: {whose}.", partial(figure_cases.translations, found))
-        if name := figure_cases.segmenter_of(found, segmenter):
-            told = f"Figure 4. Lungs segmented by {figure_cases.full_name(name)} before and after translation: {whose}."
-            yield _Drawing(f"figure4-{slug}", told, partial(figure_cases.segmentation, found, name))
+        yield _Drawing(f"figure3-{slug}", f"Figure 3. Translations by method: {whose}.", partial(cases.translations, found))
+        if name := cases.segmenter_of(found, segmenter):
+            told = f"Figure 4. Lungs segmented by {cases.full_name(name)} before and after translation: {whose}."
+            yield _Drawing(f"figure4-{slug}", told, partial(cases.segmentation, found, name))
         for one in _methods(found, method):
             told = f"Figure 5. Input, activation mask, output and difference of {one}: {whose}."
-            end = f"-{figure_page.file_name(one)}" if method else ""
-            yield _Drawing(f"figure5-{slug}{end}", told, partial(figure_cases.removal, found, one))
+            end = f"-{layout.file_name(one)}" if method else ""
+            yield _Drawing(f"figure5-{slug}{end}", told, partial(cases.removal, found, one))
 
 
 def _of_counts(records: Sequence[Record]) -> Iterator[_Drawing]:
@@ -136,27 +136,27 @@ def _of_counts(records: Sequence[Record]) -> Iterator[_Drawing]:
             forms = {"dataset": "{}", "train_dataset": "trained on {}", "preset": "{} preset", "image_size": "{} px"}
             told = ", ".join(form.format(value) for key, form in forms.items() if (value := table.context.get(key)))
             words = f"Figure 6. Lesions found before and after translation: {told} ({slug})."
-            yield _Drawing(f"figure6-{slug}", words, partial(figure_counts.counts, table))
+            yield _Drawing(f"figure6-{slug}", words, partial(counts.counts, table))
 
 
 def _named(case_sets: Sequence[CaseSet]) -> list[tuple[str, CaseSet]]:
-    names = figure_page.slugs([(found.test, {"title": found.title, **found.context, "seed": str(found.seed)}) for found in case_sets])
+    names = layout.slugs([(found.test, {"title": found.title, **found.context, "seed": str(found.seed)}) for found in case_sets])
     return list(zip(names, case_sets, strict=True))
 
 
-def _counted(records: Sequence[Record]) -> list[tuple[str, Table, list[figure_counts.Counts]]]:
+def _counted(records: Sequence[Record]) -> list[tuple[str, Table, list[counts.Counts]]]:
     """File name, table and methods of each table that the detection evaluator ran for."""
-    some = [(table, counts) for table in tables(records) if (counts := figure_counts.counted(table))]
+    some = [(table, mine) for table in tables(records) if (mine := counts.counted(table))]
     told = [(table.context.get("dataset", ""), {**table.context, "variants": " ".join(table.variants)}) for table, _ in some]
-    return [(slug, table, counts) for slug, (table, counts) in zip(figure_page.slugs(told), some, strict=True)]
+    return [(slug, table, mine) for slug, (table, mine) in zip(layout.slugs(told), some, strict=True)]
 
 
 def _methods(found: CaseSet, asked: str) -> list[str]:
     """The methods that Figure 5 is drawn of: those asked for that have activation masks."""
-    masked = figure_cases.masked(found)
+    masked = cases.masked(found)
     if asked == EVERY:
         return masked
-    wanted = asked or figure_cases.METHOD
+    wanted = asked or cases.METHOD
     same = [name for name in masked if name == wanted] or [name for name in masked if name.partition(" ")[0] == wanted]
     return same if asked else (same or masked)[:1]
 
@@ -169,9 +169,9 @@ def _check(case_sets: Sequence[CaseSet], segmenter: str, method: str) -> None:
     """
     if not any(found.cases for found in case_sets):
         return
-    if segmenter and not any(figure_cases.segmenter_of(found, segmenter) for found in case_sets):
-        stored = sorted({name for found in case_sets for name in figure_cases.segmenters(found)})
+    if segmenter and not any(cases.segmenter_of(found, segmenter) for found in case_sets):
+        stored = sorted({name for found in case_sets for name in cases.segmenters(found)})
         raise UsageError(f"figure 4: no lungs by segmenter '{segmenter}' are stored; there are: {', '.join(stored) or 'none'}.")
     if method and method != EVERY and not any(_methods(found, method) for found in case_sets):
-        masked = sorted({name for found in case_sets for name in figure_cases.masked(found)})
+        masked = sorted({name for found in case_sets for name in cases.masked(found)})
         raise UsageError(f"figure 5: no activation masks of method '{method}' are stored; there are: {', '.join(masked) or 'none'}.")

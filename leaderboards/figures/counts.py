@@ -18,7 +18,7 @@ import numpy as np
 from bench.records import LOCAL, Local
 from evaluators.statistics import EXACT, FloatArray, holm, patient_means
 from leaderboards.cells import MISSING, number, span
-from leaderboards.figure_page import GREY, HEAD, MARGIN, SMALL, TITLE, WIDE, Page, height, style, wrapped
+from leaderboards.figures.layout import GREY, HEAD, MARGIN, SMALL, TITLE, WIDE, Page, height, style, wrapped
 from leaderboards.groups import Record, text
 from leaderboards.tables import Row, Table
 

@@ -17,8 +17,8 @@ from typing import Any
 from mmengine.registry import VISBACKENDS
 from mmengine.visualization import TensorboardVisBackend, WandbVisBackend
 
-from bench.tracking import Open
-from bench.tracking_gate import bare
+from bench.tracking.gate import bare
+from bench.tracking.tracker import Open
 
 #: Name of the W&B back-end in mmengine's registry.
 NAME = "TrackedWandbVisBackend"

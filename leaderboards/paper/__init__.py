@@ -1,8 +1,8 @@
 """The paper's tables from records (Ning et al. 2025): what is measured, and beside it what was published.
 
 Pure: the same records give the same sheets, in whatever order they come; nothing is read but the records and the published
-numbers that come with the package. `leaderboards.paper_blocks` decides what may stand side by side, `leaderboards.paper_marks` what
-is best, second and a tie, `leaderboards.paper_notes` writes the notes.
+numbers that come with the package. `leaderboards.paper.blocks` decides what may stand side by side, `leaderboards.paper.marks` what
+is best, second and a tie, `leaderboards.paper.notes` writes the notes.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any
 
 from bench.errors import UsageError, unknown
 from leaderboards.groups import Record
-from leaderboards.paper_ablation import COMMAND, UNKNOWN, found3, table3, unknown_rows, whole
-from leaderboards.paper_against import beside
-from leaderboards.paper_classifiers import found2, table2
-from leaderboards.paper_tables import figure6, found1, found6, table1
+from leaderboards.paper.ablation import COMMAND, UNKNOWN, found3, table3, unknown_rows, whole
+from leaderboards.paper.against import beside
+from leaderboards.paper.classifiers import found2, table2
+from leaderboards.paper.tables import figure6, found1, found6, table1
 from leaderboards.sheet import Sheet
 
 #: Table -> what finds that which it can be made of, and what makes it.
@@ -56,20 +56,7 @@ def sheets(records: Iterable[Record], table: str = ALL, against: str = "") -> li
     >>> sheets([], "1")
     []
     """
-    names = _names(table)
-    if against not in AGAINST:
-        raise UsageError(f"--against {against}: only published numbers of the paper are known. Available: paper.")
-    found = list(records)
-    made = [(name, sheet) for name in names for sheet in _make(name, found)]
-    return [beside(name, sheet, found) for name, sheet in made] if against else [sheet for _, sheet in made]
-
-
-def _make(name: str, records: Sequence[Record]) -> list[Sheet]:
-    """The sheets of a table; rows of the ablation stand in Table 3 alone."""
-    find, make = _MAKERS[name]
-    kept, left = (list(records), 0) if name == "3" else whole(records)
-    made = make(find(kept))
-    return [replace(sheet, below=(*sheet.below, LEFT.format(n=left))) for sheet in made] if left else made
+    return made(records, table, against)[0]
 
 
 def missing(records: Iterable[Record], table: str = ALL) -> list[str]:
@@ -79,12 +66,36 @@ def missing(records: Iterable[Record], table: str = ALL) -> list[str]:
         UsageError: no such table.
     """
     found = list(records)
-    lines = []
-    for name in _names(table):
-        if not _MAKERS[name][0](found):
-            n = unknown_rows(found) if name == "3" else 0
-            lines.append(f"{_COMMANDS[name]}{f' ({UNKNOWN.format(n=n)})' if n else ''}")
-    return lines
+    return [_missing(name, found) for name in _names(table) if not _find(name, found)[0]]
+
+
+def made(records: Iterable[Record], table: str = ALL, against: str = "") -> tuple[list[Sheet], list[str]]:
+    """`sheets` and `missing` at once: sorting records takes longer than anything else but the paired tests.
+
+    Raises:
+        UsageError: as `sheets`.
+    """
+    names = _names(table)
+    if against not in AGAINST:
+        raise UsageError(f"--against {against}: only published numbers of the paper are known. Available: paper.")
+    own, lines, found = list[Sheet](), list[str](), list(records)
+    for name in names:
+        parts, left = _find(name, found)
+        some = [replace(s, below=(*s.below, LEFT.format(n=left))) if left else s for s in _MAKERS[name][1](parts)]
+        own += [beside(name, sheet, found) for sheet in some] if against else some
+        lines += [] if parts else [_missing(name, found)]
+    return own, lines
+
+
+def _find(name: str, records: Sequence[Record]) -> tuple[list[Any], int]:
+    """What a table can be made of, and how many rows of the ablation, which stand in Table 3 alone, were left out."""
+    kept, left = (records, 0) if name == "3" else whole(records)
+    return _MAKERS[name][0](kept), left
+
+
+def _missing(name: str, records: Sequence[Record]) -> str:
+    n = unknown_rows(records) if name == "3" else 0
+    return f"{_COMMANDS[name]}{f' ({UNKNOWN.format(n=n)})' if n else ''}"
 
 
 def _names(table: str) -> tuple[str, ...]:

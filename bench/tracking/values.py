@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.files import finite
-from bench.tracking_gate import bare
+from bench.tracking.gate import bare
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from bench.files import canonical_json, digest
+from bench.records import without_folders
 from leaderboards import about
 from leaderboards.cells import span
-from leaderboards.groups import ORIGINAL, Record, text
-from leaderboards.paper_blocks import SETTING, Block, Bundle, differences
-from leaderboards.paper_build import Field, Grid, distinct, used
-from leaderboards.paper_marks import OVERLAP, PAIRED, VALUE
-from leaderboards.render import DIGESTED
+from leaderboards.groups import ORIGINAL, Record, digest_of, text
+from leaderboards.paper.blocks import SETTING, Block, Bundle, differences
+from leaderboards.paper.build import Field, Grid, distinct, used
+from leaderboards.paper.marks import OVERLAP, PAIRED, VALUE
 from leaderboards.sheet import BEST, SECOND, TIE
 from leaderboards.subjects import labels
 from leaderboards.subjects import title as heading
@@ -69,13 +68,13 @@ def above(bundle: Bundle, others: Sequence[Bundle], own: Sequence[Block]) -> lis
     return lines
 
 
-def below(table: Grid, spread: bool = True) -> list[str]:
+def below(table: Grid) -> list[str]:
     """All notes of a sheet, few lines."""
     fields, records = table.fields, used(table.fields, table.who)
     own = distinct(fields)
     lines = [
         *marks(table), *doubts(own, fields), *undecided(table),
-        *(spreads(table) if spread else []), *counts(table), *unequal(fields), *favours(own, fields), *remarks(own, fields),
+        *spreads(table), *counts(table), *unequal(fields), *favours(own, fields), *remarks(own, fields),
         *warnings(own), *evaluators(own), *provenance(own, records),
     ]  # fmt: skip
     return list(dict.fromkeys(lines))
@@ -225,18 +224,13 @@ def provenance(own: Sequence[Block], records: Sequence[Record]) -> list[str]:
     versions = _distinct(f"{text(r.get('evaluator'))} v{text(r.get('evaluator_version'))}" for r in known)
     packages = _packages(records)
     lines.append(f"Evaluators: {', '.join(versions) or 'version unknown'}.{f' Packages: {packages}.' if packages else ''}")
-    commands = _distinct(text(record.get("command")) for record in records)
+    commands = _distinct(without_folders(text(record.get("command"))) for record in records)
     if commands:
         more = f" and {len(commands) - MANY} others" if len(commands) > MANY else ""
         lines.append(f"Made by: {', '.join(f'`{command}`' for command in commands[:MANY])}{more}.")
     passed = sum(block.passed for block in own)
     older = f" {passed} older records of the same scores do not count: the newest does." if passed else ""
     return [*lines, f"{len(records)} records, digest `{digest_of(records)}`.{older}"]
-
-
-def digest_of(records: Iterable[Record]) -> str:
-    """A hash of results and what they depend on, not of when or where they were computed."""
-    return digest(sorted(([record.get(name) for name in DIGESTED] for record in records), key=canonical_json))
 
 
 def _data(own: Sequence[Block]) -> str:

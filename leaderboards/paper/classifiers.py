@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from leaderboards import paper_notes as notes
 from leaderboards.groups import ORIGINAL, Identity, Record
-from leaderboards.paper_blocks import Block, Bundle, blocks, bundles
-from leaderboards.paper_build import Field, Grid, field_of, mark, problems
+from leaderboards.paper import notes
+from leaderboards.paper.blocks import Block, Bundle, blocks, bundles
+from leaderboards.paper.build import Field, Grid, field_of, mark, problems
 from leaderboards.sheet import Entry, Line, Sheet
 from leaderboards.subjects import DOT
 from leaderboards.tables import Column

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.files import canonical_json
-from leaderboards import paper_notes as notes
 from leaderboards.groups import ORIGINAL, TRAIN_FIELDS, Identity, Record, identity, text
-from leaderboards.paper_blocks import Bundle, blocks, bundles
-from leaderboards.paper_build import Grid, distinct, grid
-from leaderboards.paper_tables import distances
+from leaderboards.paper import notes
+from leaderboards.paper.blocks import Bundle, blocks, bundles
+from leaderboards.paper.build import Grid, distinct, grid
+from leaderboards.paper.tables import distances
 from leaderboards.sheet import Sheet
 
 OURS = "ours"
