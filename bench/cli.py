@@ -47,14 +47,16 @@ def _main(arguments: list[str]) -> int:
         _leave_processes(verb)
 
 
-def _end_tracking() -> None:
-    if "bench.tracking" in sys.modules:
-        from bench import tracking
+def _end_tracking() -> bool:
+    """End the W&B runs; False, and said, where there was no space for them."""
+    if "bench.tracking" not in sys.modules:
+        return True
+    from bench import tracking
 
-        try:
-            tracking.finish()
-        except OSError as error:  # no space is left
-            tell(f"error: W&B: {error}")
+    tracking.finish()
+    if words := tracking.full():
+        tell(f"error: {words}")
+    return not words
 
 
 def _leave_processes(verb: str) -> None:
@@ -169,11 +171,11 @@ def _run(options: argparse.Namespace) -> int:
     for picture in outcome.pictures:
         print(f"picture      {picture}")
     print(f"leaderboard  {board}")
+    complete = _end_tracking()
     if outcome.failed:
         titles = "; ".join(outcome.failed)
         tell(f"error: {len(outcome.failed)} stages not done: {titles}. The rest is kept; run the same command again.")
-        return 1
-    return 0
+    return 1 if outcome.failed or not complete else 0
 
 
 def _variant(options: argparse.Namespace, spec: Any, variant: str) -> Any:
@@ -212,16 +214,27 @@ def _print_leaderboard(runs: Path) -> Path:
 
 
 def _track_tables(runs: Path) -> None:
-    """Hand the paper's tables of all records of a results folder to the tracker, where there is one."""
+    """Hand the paper's tables and figures of all records of a results folder to the tracker, where there is one.
+
+    Records of earlier runs are among them, of data that this run does not know: what they say of it in words, and its images, stay
+    here (`bench.tracking.values.wordless`).
+    """
     from bench import records, tracking
 
     if not (tracker := tracking.current()):
         return
     with tracker.guarded():
-        from leaderboards import frames, general, paper
+        from bench.tracking.gate import OPEN
+        from bench.tracking.values import wordless
+        from leaderboards import cases, figures, frames, general, paper
+        from leaderboards.command import IN_FIGURES
 
-        found = records.load([runs])[0]
+        found = [wordless(record) for record in records.load([runs])[0]]
         tracker.log_leaderboard(frames.frames([*general.sheets(found), *paper.sheets(found)]))
+        made = cases.case_sets(found, count=IN_FIGURES)
+        for one in (one for one in made if one.context["policy"] not in OPEN):
+            tracker.tell(f"no figures of {one.title}: its images stay on this machine ({one.context['policy']})")
+        tracker.log_figures(figures.named(found, [one for one in made if one.context["policy"] in OPEN]))
     tracker.close()
 
 
@@ -241,7 +254,7 @@ def _score(options: argparse.Namespace) -> int:
     failed = external.score(spec, Path(options.images), options.name, options.on)
     print(f"leaderboard  {_print_leaderboard(spec.options.runs)}")
     _track_tables(spec.options.runs)
-    return 1 if failed else 0
+    return 0 if _end_tracking() and not failed else 1
 
 
 def _translate(options: argparse.Namespace) -> int:

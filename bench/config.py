@@ -271,7 +271,7 @@ def _parse(value: Any, hint: Any, where: str) -> Any:
     try:
         if origin is tuple:
             inner = typing.get_args(hint)
-            parts = [p for p in value.split(",") if p] if isinstance(value, str) else list(value)
+            parts = _parts(value) if isinstance(value, str) else list(value)
             kinds = [inner[0]] * len(parts) if inner[-1] is Ellipsis else list(inner)
             if len(kinds) != len(parts):
                 raise ValueError(f"{len(kinds)} values expected")
@@ -302,6 +302,25 @@ def _parse(value: Any, hint: Any, where: str) -> Any:
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"config key '{where}': cannot use {value!r} ({error}).") from None
     return value
+
+
+def _parts(words: str) -> list[Any]:
+    """The values in a text: a list as in YAML (``[a, b]``), or values between commas (``a,b``).
+
+    Raises:
+        ValueError: brackets around what is no list.
+    """
+    if not words.startswith("["):
+        return [part for part in words.split(",") if part]
+    import yaml
+
+    try:
+        found = yaml.safe_load(words)
+    except yaml.YAMLError:
+        found = None
+    if not isinstance(found, list):
+        raise ValueError("a list expected: [a, b] or a,b")
+    return found
 
 
 def train_config(config: BenchConfig, method: str) -> TrainConfig:

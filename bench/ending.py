@@ -10,6 +10,7 @@ from bench.errors import brief
 from bench.experiment import BASELINE, Experiment, method_config
 from bench.figures import comparison_grid
 from bench.files import digest, read_json
+from bench.fits import curves_of
 from bench.plan import BLOCKED, CACHED, Stage
 from bench.progress import warn
 from bench.translations import MANIFEST, load_set
@@ -83,9 +84,21 @@ def _track(experiment: Experiment, plan: list[Stage]) -> None:
     for stage in plan:
         if stage.kind == "score" and stage.status == CACHED:
             tracker.log_record(stage.marker)
+        elif stage.kind in ("prior", "fit") and stage.marker.is_file():
+            for title, log in _fitted(stage):
+                tracker.log_fit(title, log)
     for name in (n for n in experiment.spec.methods if method_config(experiment.spec.config, n)[0].stages):
         for seed in experiment.spec.seeds:
             for test in experiment.test_names():
                 key = experiment.translate_key(experiment.train_key(name, seed), test)
                 tracker.log_picture(name, seed, test, stages.picture(experiment.folder(name, seed), test, key))
     tracker.close({s.method for s in plan if s.status in ("failed", BLOCKED)}, keep="leaderboard")
+
+
+def _fitted(stage: Stage) -> list[tuple[str, Path]]:
+    """Name for trackers, and ``log.jsonl``, of each training of a stage that belongs to all methods."""
+    if stage.kind == "prior":
+        return [(stages.PRIOR, stage.marker.parent / "train" / "log.jsonl")]
+    fits = stage.marker.parents[2]
+    folders = [fits / f"{model['name']}-{model['key']}" for model in read_json(stage.marker)["models"]]
+    return [curve for folder in folders for curve in curves_of(folder)]

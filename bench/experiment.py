@@ -7,7 +7,7 @@ score's key its translation's. A stage whose result carries the wanted key is do
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ import torch
 
 from bench.config import BenchConfig, RunOptions, TrainConfig, plain, section_config, train_config, with_load_size
 from bench.contracts import Evaluator, Method
-from bench.data.contract import CLEAR, DOMAINS, FINDINGS, LUNG_OPACITY, OPACITY, OPACITY_FINDINGS, OTHER
+from bench.data.contract import CLEAR, DOMAINS, FINDINGS, LUNG_OPACITY, OPACITY, OPACITY_FINDINGS, OTHER, POLICIES
 from bench.data.imageset import ImageSet
 from bench.data.load import Dataset, DataSource, open_datasets
 from bench.data.splits import verify
@@ -213,10 +213,13 @@ class Experiment:
         """What readers found that does not stop a run but that a user should know."""
         return [f"{name}: {p}" for name, d in self.datasets.items() for p in d.manifest.problems if not p.fatal]
 
-    def policy(self) -> str:
-        """The strictest data policy among the run's datasets."""
-        order = ("open", "attribution", "no-redistribution", "credentialed")
-        return max((d.policy for d in self.datasets.values()), key=order.index)
+    def policy(self, names: Iterable[str] = ()) -> str:
+        """The strictest data policy among some of the run's datasets; among all where none is named."""
+        return max((self.datasets[name].policy for name in tuple(names) or self.datasets), key=POLICIES.index)
+
+    def learnt_from(self) -> list[str]:
+        """The datasets whose images methods and their prior learn from: what they make may resemble these images."""
+        return list(dict.fromkeys([self.train_name, *self.prior_names]))
 
     # -- prior -----------------------------------------------------------------------------------------------------------
 

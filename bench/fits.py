@@ -57,11 +57,14 @@ class Fits:
         log_interval: steps between log lines.
         quiet: show no progress.
         owner: JSON-able; whose they are (an evaluator's name, the hash of its file, its versions): part of every key.
+        backends: makes further mmengine visualizer back-ends for a training, given `stage_of` it and its folder.
     """
 
     def __init__(
-        self, cache: Path, device: torch.device, log_interval: int = 10, quiet: bool = False, owner: Sequence[Any] = ()
-    ) -> None:
+        self, cache: Path, device: torch.device, log_interval: int = 10, quiet: bool = False, owner: Sequence[Any] = (),
+        backends: Callable[[str, Path], list[dict[str, Any]]] = lambda stage, folder: [],
+    ) -> None:  # fmt: skip
+        self.backends = backends
         self.root, self.device, self.log_interval, self.quiet = cache / "fits", device, log_interval, quiet
         self.owner = list(owner)
         #: Name -> facts of every model handed out, for records.
@@ -106,7 +109,8 @@ class Fits:
             with _precision_kept():
                 result = fit(
                     model, source, often, folder / "train", "train", seed, f"{name}-{folder.name}", self.device,
-                    Progress(name, self.quiet), self.log_interval, [], distributed=False,
+                    Progress(name, self.quiet), self.log_interval, self.backends(stage_of(folder), folder / "train"),
+                    distributed=False,
                 )  # fmt: skip
             made.append(model)
             for checkpoint in (folder / "train").glob("iter_*.pth"):  # three times the weights' size, and never read again
@@ -175,6 +179,18 @@ class Fits:
 
         replace_atomically(path, write)
         return found
+
+
+def stage_of(folder: Path) -> str:
+    """What a tracker calls the training of a model: its name and the beginning of its key, as of one name there may be several."""
+    name, _, key = folder.name.rpartition("-")
+    return f"{name}-{key[:8]}"
+
+
+def curves_of(folder: Path) -> list[tuple[str, Path]]:
+    """`stage_of` and ``log.jsonl`` of each training whose losses a model's folder holds, one or, of a cross-fit, one a fold."""
+    own = [(stage_of(folder), folder / "train" / "log.jsonl")]
+    return [*own, *((f"{stage_of(folder)}-{path.stem}", path) for path in sorted(folder.glob("fold-*.jsonl")))]
 
 
 @contextmanager

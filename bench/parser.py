@@ -137,7 +137,7 @@ def leaderboard(board: argparse.ArgumentParser) -> None:
     board.add_argument(
         "--cases", default="", metavar="RULE",
         help="which images figures and page show: first (of the sorted test set, the default), or the best, middling and worst by "
-        "EVALUATOR/METRIC or EVALUATOR/METRIC@METHOD",
+        "EVALUATOR/METRIC@METHOD, the same method in all test sets (without @METHOD: ours)",
     )  # fmt: skip
     board.add_argument("--count", type=positive, metavar="K", help="how many of them (default: 4 in figures, 24 in the page)")
     board.add_argument("--out", default="", metavar="FILE", help="write here instead of printing (html: leaderboard.html)")

@@ -3,6 +3,8 @@
 History:
     1: the first.
     2: ``method_config``, the method's resolved configuration; ``{}`` for methods without any, null for images made elsewhere.
+       Newer ones also have ``train_policy``, the strictest data policy of what methods and their classifier may have learnt from;
+       where it is missing it is not known.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from bench.data.contract import POLICIES
 from bench.files import canonical_json
 
 SCHEMA = 2
@@ -33,7 +36,21 @@ def upgrade(record: Record, specification: Specification) -> Record:
     """
     while record["schema"] < SCHEMA:
         record = {**_STEPS[record["schema"]](record, specification), "schema": record["schema"] + 1}
-    return record
+    known = None if "train_policy" in record else _train_policy(record, specification)
+    return record if known is None else {**record, "train_policy": known}
+
+
+def _train_policy(record: Record, specification: Specification) -> str | None:
+    """The strictest policy of what was learnt from, out of the run's specification: of all its datasets where a classifier took
+    part, which learnt from some of them. None where that does not say."""
+    facts = specification()
+    data = facts.get("data") if isinstance(facts, dict) else None
+    train = record.get("train_dataset")
+    if not isinstance(data, dict) or not isinstance(train, str) or facts.get("train_dataset") != train or train not in data:
+        return None
+    names = data if record.get("trained_with_prior") else [train]
+    found = [data[name].get("policy") if isinstance(data[name], dict) else None for name in names]
+    return max(found, key=POLICIES.index) if all(policy in POLICIES for policy in found) else None
 
 
 def _to_2(record: Record, specification: Specification) -> Record:
@@ -65,8 +82,11 @@ _STEPS: Mapping[int, Callable[[Record, Specification], Record]] = {1: _to_2}
 def misfit(record: Any) -> str:
     """Why a file is of no schema that can be read, with the remedy; empty where it is of one."""
     schema = record.get("schema") if isinstance(record, dict) else None
-    if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
-        return f"not a record of schema {SCHEMA}. Delete it and score again."
+    again = "Delete it and score again."
+    if not isinstance(schema, int) or isinstance(schema, bool):
+        return f"it names no schema, so it is no record that this cxr-bench knows (schemas 1 to {SCHEMA}). {again}"
+    if schema < 1:
+        return f"it is of schema {brief(schema)}, older than 1, the oldest that this cxr-bench reads. {again}"
     if schema > SCHEMA:
         return f"it is of schema {brief(schema)}, newer than {SCHEMA}, the newest that this cxr-bench reads. Update cxr-bench."
     return ""
@@ -88,7 +108,7 @@ _FIELDS: dict[str, tuple[type | None, ...]] = {
     "models": (list, None), "figures": (list, None), "per_image": (str, None), "method_config": (dict, None),
     **dict.fromkeys(
         ("config_fingerprint", "train_dataset", "reference", "reference_fingerprint", "split", "split_by", "direction",
-         "preset", "error", "written", "policy", "trained_by"), (str, None),
+         "preset", "error", "written", "policy", "train_policy", "trained_by"), (str, None),
     ),
 }  # fmt: skip
 _METRIC: dict[str, tuple[type | None, ...]] = {

@@ -194,6 +194,7 @@ class Local:
         folder: its run's folder, relative to the results folder it was found in; the record's figures are relative to it.
         values: metric key -> image id -> finite value, of the primary metrics that have values by image.
         patients: image id -> patient id; empty where the values were written without.
+        more: as `values`, of the other metrics that have values by image: secondary ones, and those of parts.
         root: that results folder on this machine; what lies there is the same wherever it lies.
     """
 
@@ -201,6 +202,11 @@ class Local:
     values: Mapping[str, Mapping[str, float]]
     patients: Mapping[str, str]
     root: str = field(default="", compare=False)
+    more: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def of(self, key: str) -> Mapping[str, float]:
+        """The values by image of a metric; empty where there are none."""
+        return self.values.get(key) or self.more.get(key, {})
 
 
 def write(path: Path, record: dict[str, Any]) -> None:
@@ -306,13 +312,13 @@ def load(folders: Iterable[Path]) -> tuple[list[dict[str, Any]], list[str]]:
             warnings.append(f"{path} is left out of the leaderboard: {wrong}")
         else:
             try:
-                values, patients = _read_per_image(path, record)
+                values, more, patients = _read_per_image(path, record)
             except (OSError, ValueError, csv.Error) as error:
-                values, patients = {}, {}
+                values, more, patients = {}, {}, {}
                 file = path.parent / Path(record["per_image"]).name
                 warnings.append(f"{file} is left out of comparisons: {error}. Score again with --force score.")
             root = path.absolute().parents[1 + len(Path(run).parts)]
-            good.append({**record, LOCAL: Local(run, values, patients, str(root))})
+            good.append({**record, LOCAL: Local(run, values, patients, str(root), more)})
     return good, warnings
 
 
@@ -341,19 +347,43 @@ def _what_json_lacks(error: Exception) -> str:
     return ""
 
 
-def _read_per_image(path: Path, record: dict[str, Any]) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
-    """Values by image and patients (see `Local`) of the record at `path`; empty where it has none."""
-    shown = (m for m in record["metrics"] if m.get("primary") and not m.get("part") and not m.get("shared"))
-    wanted = [m["key"] for m in shown if record["scores"].get(m["key"], {}).get("value") is not None]
+_Columns = dict[str, dict[str, float]]
+
+
+def _read_per_image(path: Path, record: dict[str, Any]) -> tuple[_Columns, _Columns, dict[str, str]]:
+    """Values by image of primary and of other metrics, and patients (see `Local`) of the record at `path`; empty where it has none.
+
+    Raises:
+        ValueError: the file is damaged, or only half of it was written.
+    """
+    wanted = {m["key"]: m for m in record["metrics"] if record["scores"].get(m["key"], {}).get("value") is not None}
     if not record.get("per_image") or not wanted:
-        return {}, {}
-    with (path.parent / Path(record["per_image"]).name).open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream, restval=""))
-    if not rows or "image_id" not in rows[0]:
+        return {}, {}, {}
+    rows = _rows(path.parent / Path(record["per_image"]).name)
+    numbers = {key: {row["image_id"]: float(row[key]) for row in rows if row[key]} for key in wanted if key in rows[0]}
+    for key, column in numbers.items():
+        n = record["scores"][key]["n"]
+        if len(column) < n:
+            raise ValueError(f"it has {len(column)} values of {key}, and the score is of {n}")
+    values = {key: {i: v for i, v in column.items() if math.isfinite(v)} for key, column in numbers.items()}
+    headline = [key for key, m in wanted.items() if m.get("primary") and not m.get("part") and not m.get("shared")]
+    return (
+        {key: values[key] for key in headline if key in values},
+        {key: column for key, column in values.items() if key not in headline},
+        {row["image_id"]: row["patient_id"] for row in rows if row.get("patient_id")},
+    )
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a file of values by image."""
+    with path.open(newline="", encoding="utf-8") as stream:
+        text = stream.read()
+    found: list[dict[str, Any]] = list(csv.DictReader(text.splitlines(keepends=True)))
+    if not found or "image_id" not in found[0]:
         raise ValueError("it has no rows with an image_id")
-    ids = [row["image_id"] for row in rows]
+    if not text.endswith("\n") or any(None in row or None in row.values() for row in found):  # csv's mark of longer, shorter rows
+        raise ValueError("it ends, or a row of it does, before all columns are there")
+    ids = [row["image_id"] for row in found]
     if len(set(ids)) < len(ids):
         raise ValueError("an image has two rows")
-    numbers = {key: {row["image_id"]: float(row[key]) for row in rows if row[key]} for key in wanted if key in rows[0]}
-    values = {key: {i: v for i, v in column.items() if math.isfinite(v)} for key, column in numbers.items()}
-    return values, {row["image_id"]: row["patient_id"] for row in rows if row.get("patient_id")}
+    return found

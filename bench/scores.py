@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,14 @@ from bench.experiment import Experiment, evaluator_config, method_config
 from bench.files import disk_full, read_json, write_json
 from bench.fits import FIT, Fits
 from bench.registry import EVALUATORS
-from bench.stages import load_prior, prior_folder, prior_identity, translated_folder
+from bench.stages import load_prior, prior_folder, prior_identity, shared_backends, translated_folder
 from bench.translations import load_set
 
 LEAKY = "image (patients unknown: leaky)"
 #: What a record says about the cost of a training.
 COST = ("iterations", "images_seen", "parameters", "precision", "seconds", "gpu_seconds", "processes")
+#: Settings behind it that a preset gives, beside `COST`'s.
+SETTINGS = ("batch_size", "accumulate", "tf32", "ema")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +78,8 @@ def _common(experiment: Experiment, evaluator: str, test: str) -> dict[str, Any]
         "device": experiment.device,
         "cache": options.cache,
         "fits": Fits(
-            options.cache, experiment.device, options.log_interval, world()[0] != 0, learning.owner(experiment, evaluator)
+            options.cache, experiment.device, options.log_interval, world()[0] != 0, learning.owner(experiment, evaluator),
+            partial(shared_backends, experiment),
         ),
         "prior": (lambda: load_prior(experiment)) if uses_prior else None,
         "prior_id": prior_identity(experiment) if uses_prior else "",
@@ -141,6 +145,7 @@ def _subject(experiment: Experiment, name: str, seed: int, test: str, evaluator:
         "trained_with_prior": "prior" in cls.requires(config),
         "warnings": trained.get("warnings", []),
         "cost": {k: trained.get(k) for k in COST}
+        | ({setting: getattr(experiment.train_config(name), setting) for setting in SETTINGS} if cls.stages else {})
         | {"train": trained.get("cost")},
     }  # fmt: skip
     back = "b2a" in cls.directions and learning.looks_back(experiment, evaluator, test)
@@ -250,6 +255,7 @@ def _record(experiment: Experiment, about: Subject, evaluator: str) -> dict[str,
         "split": "test",
         "split_by": LEAKY if experiment.leaky(test) else "patient",
         "policy": experiment.datasets[test].policy,
+        "train_policy": experiment.policy(experiment.learnt_from()),
         "image_size": source.size,
         "n_translated": len(images.translated) if images else None,
         "n_reference": len(reference),

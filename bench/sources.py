@@ -28,6 +28,8 @@ FOLDER, MANIFEST = "sources", "manifest.json"
 NO_LUNG, UNDECIDED, LUNG = 0, 127, 255
 #: Folder -> plane of the image set it is written from.
 PLANES = {"images": "image", "opacity": "opacity", "counterpart": "counterpart", "lungs": "lung_mask"}
+#: Warnings of this process: each translation of a test set tries to keep it.
+_said = set[str]()
 #: Images in memory at once.
 _CHUNK = 64
 Bytes = npt.NDArray[np.uint8]
@@ -43,7 +45,8 @@ def keep(experiment: Experiment, test: str) -> Path:
 
     Beside it, where the set has them: ``opacity`` (0 none to 255 all), ``counterpart`` (the true clear image) and ``lungs`` (the
     reference: `NO_LUNG`, `UNDECIDED`, `LUNG`). ``manifest.json`` comes last and means that all is there; then nothing is done
-    and nothing decoded. What a kill has left is taken up.
+    and nothing decoded. Its ``contents`` say where the images with padding lie inside it (top, left, height, width in pixels):
+    evaluators leave padding out. What a kill has left is taken up.
 
     Args:
         experiment: whose results folder it is.
@@ -74,6 +77,7 @@ def keep(experiment: Experiment, test: str) -> Path:
         folder / MANIFEST,
         {
             "dataset": test, "fingerprint": images.fingerprint, "identity": identity, "size": size, "policy": images.policy,
+            "contents": {i.image_id: list(i.content) for i in images.items if i.content and i.content[2:] != (size, size)},
             "split": "test", "ids": images.ids, "domains": dict(zip(images.ids, images.domains, strict=True)), "planes": planes,
             "content": digest(hashes),
         },
@@ -95,7 +99,10 @@ def keep_all(experiment: Experiment, tests: Iterable[str]) -> None:
                 raise
             place, why = experiment.spec.options.runs / FOLDER, " ".join(str(error).split())[:300]
             told = why if isinstance(error, BenchError) else f"{type(error).__name__}: {why}"
-            warn(f"{test}: its images are not kept in {place}, so figures will lack them: {told}")
+            words = f"{test}: its images are not kept in {place}, so figures will lack them: {told}"
+            if words not in _said:
+                _said.add(words)
+                warn(words)
 
 
 def _known(runs: Path, test: str, identity: str) -> Path | None:
@@ -118,10 +125,11 @@ def manifest(folder: Path) -> dict[str, Any] | None:
 
 def _sound(facts: Any) -> bool:
     """Whether the fields that readers use are there."""
-    kinds = {"fingerprint": str, "size": int, "policy": str, "ids": list, "domains": dict, "planes": list}
+    kinds = {"fingerprint": str, "size": int, "policy": str, "ids": list, "domains": dict, "planes": list, "contents": dict}
     if not isinstance(facts, dict) or not all(isinstance(facts.get(name), kind) for name, kind in kinds.items()):
         return False
-    return all(isinstance(i, str) and i in facts["domains"] for i in facts["ids"])
+    places = all(isinstance(c, list) and len(c) == 4 and all(type(n) is int for n in c) for c in facts["contents"].values())
+    return places and all(isinstance(i, str) and i in facts["domains"] for i in facts["ids"])
 
 
 def _write(folder: Path, images: ImageSet, planes: Sequence[str], progress: Progress) -> None:

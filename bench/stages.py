@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from bench import records, tracking
+from bench import records, sources, tracking
 from bench.batches import LabelledBatches, TranslationBatches
 from bench.contracts import Method
 from bench.data.contract import CLEAR, OPACITY
@@ -18,7 +19,16 @@ from bench.data.imageset import ImageSet
 from bench.data.load import Dataset
 from bench.data.sampling import Augment
 from bench.device import world
-from bench.engine import FitResult, fit, load_weights, parameter_count, precision_of, save_tensors, write_result
+from bench.engine import (
+    FitResult,
+    fit,
+    latest_checkpoint,
+    load_weights,
+    parameter_count,
+    precision_of,
+    save_tensors,
+    write_result,
+)  # fmt: skip
 from bench.errors import BenchError
 from bench.experiment import Experiment, method_config
 from bench.figures import translation_grid
@@ -30,6 +40,8 @@ from bench.tracking.images import IMAGES, SampleHook, interval
 from bench.translations import load_set, translate_set
 
 CHANNELS = 1
+#: The finding classifier among what is trained once for all methods.
+PRIOR = "prior"
 
 
 def build_data(dataset: Dataset, split: str, size: int, domains: tuple[str, ...]) -> None:
@@ -43,23 +55,35 @@ def _augment(experiment: Experiment) -> Augment:
     return Augment(min_crop=experiment.data.min_crop, rotation=experiment.data.rotate)
 
 
-def _backends(experiment: Experiment) -> list[dict[str, Any]]:
-    """The visualizer back-ends of the run, of the first process only."""
+def _backends(experiment: Experiment, folder: Path) -> list[dict[str, Any]]:
+    """The visualizer back-ends of the run for a training in a folder, of the first process only."""
     if "tensorboard" in experiment.spec.options.trackers and find_spec("tensorboard") is None:
         raise BenchError("--tracker tensorboard: the package is not installed. pip install tensorboard, or leave the flag out.")
-    guarded = tracking.of(experiment).guarded
+    guarded = partial(tracking.of(experiment).guarded, strict=True)
     names = [] if _quiet() else experiment.spec.options.trackers
-    return [{"type": f"Tracked{name.capitalize()}VisBackend", "guarded": guarded} for name in names]
+    resumed = latest_checkpoint(folder)
+    more = {"guarded": guarded, "resumed": resumed[1] if resumed else None}
+    return [{"type": f"Tracked{name.capitalize()}VisBackend", **more} for name in names]
 
 
-def _run_backends(experiment: Experiment, name: str, seed: int, stage: str, offset: int) -> list[dict[str, Any]]:
+def _run_backends(experiment: Experiment, name: str, seed: int, stage: str, offset: int, folder: Path) -> list[dict[str, Any]]:
     """`_backends` of a method's stage that begins after `offset` iterations, with that of its W&B run."""
     tracker = tracking.of(experiment)
     own = {
         "type": backends.NAME, "start": lambda: tracker.open(tracker.method(name, seed)), "guarded": tracker.guarded,
-        "stage": stage, "offset": offset, "pictures": not tracker.gate.closed(tracker.gate.learnt()),
+        "curve": tracking.Curve(stage, offset, folder / "log.jsonl"), "pictures": not tracker.gate.closed(tracker.gate.learnt()),
     }  # fmt: skip
-    return [*_backends(experiment), *([own] if tracker.on else [])]
+    return [*_backends(experiment, folder), *([own] if tracker.on else [])]
+
+
+def shared_backends(experiment: Experiment, stage: str, folder: Path) -> list[dict[str, Any]]:
+    """`_backends` of something that is trained once for all methods, with that of their shared W&B run."""
+    tracker = tracking.of(experiment)
+    own = {
+        "type": backends.NAME, "start": lambda: tracker.open(tracker.shared()), "guarded": tracker.guarded,
+        "curve": tracking.Curve(stage, None, folder / "log.jsonl"),
+    }  # fmt: skip
+    return [*_backends(experiment, folder), *([own] if tracker.on else [])]
 
 
 def _samples(experiment: Experiment, iterations: int) -> list[SampleHook]:
@@ -126,8 +150,8 @@ def _train_prior(experiment: Experiment, folder: Path, key: str) -> tuple[DenseP
     batches = LabelledBatches(sets, findings, experiment.seed, config.batch_size, config.size, _augment(experiment))
     result = fit(
         PriorTraining(prior, config.lr), batches, settings, folder / "train", "train", experiment.seed, f"prior-{key}",
-        experiment.device, Progress("prior", _quiet()), experiment.spec.options.log_interval, _backends(experiment),
-        distributed=False,
+        experiment.device, Progress("prior", _quiet()), experiment.spec.options.log_interval,
+        shared_backends(experiment, PRIOR, folder / "train"), distributed=False,
     )  # fmt: skip
     save_tensors(folder / "weights.pth", prior.net.state_dict())
     held_out = [experiment.images(*key) for key in experiment.prior_images() if key[1] == "val"]
@@ -248,7 +272,8 @@ def train(experiment: Experiment, name: str, seed: int) -> None:
             method, batches, replace(settings, iterations=iterations, batch_size=size), folder / "train" / stage, stage, seed,
             f"{name}-{key}-{stage}", experiment.device,
             Progress(f"train {name}" + (f" ({stage})" if len(cls.stages) > 1 else ""), _quiet()),
-            experiment.spec.options.log_interval, _run_backends(experiment, name, seed, stage, passed),
+            experiment.spec.options.log_interval,
+            _run_backends(experiment, name, seed, stage, passed, folder / "train" / stage),
             last=stage == [*schedule][-1], hooks=_samples(experiment, iterations) if stage == [*schedule][-1] else (),
         )  # fmt: skip
         passed += iterations
@@ -313,6 +338,8 @@ def translate(experiment: Experiment, name: str, seed: int, test: str, direction
     if cls.stages:
         title = f"{name} on {test}{backwards} (first cases in order)"
         translation_grid(source, load_set(target, source), picture(folder, test, key, direction), title)
+    if direction == "a2b":  # now, so that a run that is killed later leaves what figures need of what it finished
+        sources.keep_all(experiment, [test])
 
 
 def picture(folder: Path, test: str, key: str, direction: str = "a2b") -> Path:

@@ -25,7 +25,7 @@ from bench.data.sampling import NO_AUGMENT, draw_order, to_model
 from bench.engine import fit
 from bench.errors import BenchError
 from bench.files import digest, file_digest, read_json, write_json
-from bench.fits import Fits
+from bench.fits import Fits, stage_of
 from bench.progress import Progress
 from evaluators.classifiers import ARCHITECTURES, LIBRARY, VERSION, Classifier, Recipe, network, settle
 from evaluators.statistics import FloatArray, IntArray
@@ -265,7 +265,7 @@ def _fold(
     work = folder / f"fold-{fold}"
     result = fit(
         model, source, recipe.train, work, "train", recipe.model_seed, f"{title}-{folder.name}", fits.device,
-        Progress(title, fits.quiet), fits.log_interval, [], distributed=False,
+        Progress(title, fits.quiet), fits.log_interval, fits.backends(f"{stage_of(folder)}-fold-{fold}", work), distributed=False,
     )  # fmt: skip
     settle(model.net, source.after(recipe.iterations, fits.device))
     probability = predict(model.net, examples, examples.tested(fold), source.size, fits.device)
@@ -278,5 +278,6 @@ def _fold(
             "cost": result.cost, "learnt_from": {name: len(rows) for name, rows in source.rows.items()},
         },
     )  # fmt: skip
+    shutil.copyfile(work / "log.jsonl", done.with_suffix(".jsonl"))
     shutil.rmtree(work)  # hundreds of megabytes, and the predictions are all that is asked for
     return read_json(done)

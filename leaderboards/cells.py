@@ -32,7 +32,7 @@ class Style:
 
     best: str = "**{}**"
     near: str = "{} ‡"
-    doubt: str = '<span style="color:gray">{}</span> †'
+    doubt: str = "{} †"
     brief: bool = False
     spread: bool = True
 
@@ -80,6 +80,12 @@ def number(value: float, digits: int) -> str:
 def interval(ci: tuple[float, float] | None, digits: int) -> str:
     """``[low, high]``; a dash for none."""
     return f"[{number(ci[0], digits)}, {number(ci[1], digits)}]" if ci else MISSING
+
+
+def shown_std(cell: Cell) -> float | None:
+    """The standard deviation that a paper table shows: over seeds, or of what has no interval. What decides ties is shown, and a
+    spread over subsets or folds does not where there is an interval."""
+    return cell.std if cell.seeds > 1 or not cell.ci else None
 
 
 def spread(cell: Cell, digits: int, brief: bool = False) -> list[str]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import records
 from bench.arguments import tell
-from bench.errors import PreflightError, UsageError
+from bench.errors import BenchError, PreflightError, UsageError
 from bench.files import check_folder, write_text
 from leaderboards.groups import Record, text
-from leaderboards.published import NOT_TRANSCRIBED
 
 if TYPE_CHECKING:
     from leaderboards.cases import CaseSet
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 PAGE = "leaderboard.html"
 #: Formats for programs: without ``--table`` they hold everything.
 DATA = ("csv", "json")
+#: So many files that were left out are named.
+MANY = 3
 #: Which cases are shown where the command does not say, ...
 RULE = "first"
 #: ... and how many.
@@ -38,18 +40,21 @@ def show(options: argparse.Namespace) -> int:
     Raises:
         UsageError: flags that do not go together, or no records.
         PreflightError: the records do not hold what was asked for.
+        BenchError: a stored image is damaged; all else is written.
     """
     form = options.format or "md"
     _check(options, form)
-    found = _load(options.runs)
+    found, lost = _load(options.runs)
+    say = _Once()
     if form != "md" or options.table or options.figures:
         _check_scored(found, options.runs)
-    say = _Once()
+    if options.figures:
+        check_folder(Path(options.figures), "--figures")
     figures = _figures(found, options, say) if options.figures else []
     if options.figures and not (options.table or options.format or options.out):
         print("\n".join(map(str, figures)))
-        return 0
-    body = _page(found, options, say) if form == "html" else _text(found, options, form, say)
+        return say.end()
+    body = _page(found, options, say, lost) if form == "html" else _text(found, options, form, say, lost)
     out = options.out or (PAGE if form == "html" else "")
     for path in figures:
         print(path) if out else tell(f"figure       {path}")  # the text alone goes to a pipe
@@ -58,14 +63,30 @@ def show(options: argparse.Namespace) -> int:
         print(out)
     else:
         print(body.rstrip("\n"))
-    return 0
+    return say.end()
 
 
 class _Once:
-    """Says each note once, on the error stream."""
+    """Says each note once, on the error stream, and remembers what is damaged."""
 
     def __init__(self) -> None:
         self._said = set[str]()
+        self._lost = dict[str, None]()
+
+    def lost(self, words: str) -> None:
+        """A case that cannot be shown for a damaged file: all else is written first."""
+        self(f"left out: {words}")
+        self._lost[words] = None
+
+    def end(self) -> int:
+        """0.
+
+        Raises:
+            BenchError: something was damaged.
+        """
+        if self._lost:
+            raise BenchError(f"written without the cases of damaged files: {' '.join(self._lost)}")
+        return 0
 
     def __call__(self, *notes: str) -> None:
         for words in notes:
@@ -76,29 +97,39 @@ class _Once:
 
 def _check(options: argparse.Namespace, form: str) -> None:
     """Flags that contradict each other, before anything is read."""
-    general = not options.table and form == "md"
+    general = options.table in ("", "general") and form == "md"
     if options.out and Path(options.out).is_dir():
         name = Path(options.out) / f"leaderboard.{'tex' if form == 'latex' else form}"
         raise UsageError(f"--out {options.out}: is a folder. Name the file, for example {name}.")
     if options.against and (general or options.table == "general"):
-        raise UsageError("--against goes with the paper's tables: add --table 1, 3 or all.")
-    if options.against and options.table in NOT_TRANSCRIBED:
-        raise UsageError(f"--against {options.against} --table {options.table}: {NOT_TRANSCRIBED[options.table]}")
+        raise UsageError("--against goes with the paper's tables: add --table 1, 2, 3, fig6 or all.")
     if options.full and not general:
         raise UsageError("--full goes with the general leaderboard in markdown; csv and json hold everything anyway.")
     if (options.cases or options.count) and not (options.figures or form == "html"):
         raise UsageError(f"{'--cases' if options.cases else '--count'} goes with --figures DIR or --format html.")
-    if options.figures:
-        check_folder(Path(options.figures), "--figures")
 
 
-def _load(runs: Sequence[str]) -> list[dict[str, Any]]:
+def _load(runs: Sequence[str]) -> tuple[list[dict[str, Any]], str]:
+    """Records, and a line on the files that were left out, for whoever reads the result elsewhere; empty for none."""
     found, warnings = records.load([Path(p) for p in runs])
     for words in warnings:
         tell(f"warning: {words}")
     if not found:
         raise UsageError(f"no records below {', '.join(runs)}. Make some: bench run --method ours --suite all.")
-    return found
+    return found, _left_out(warnings, runs)
+
+
+def _left_out(warnings: Sequence[str], runs: Sequence[str]) -> str:
+    """Files left out, without the folders of this machine."""
+    told = []
+    for words in warnings[:MANY]:
+        path, _, why = words.partition(" is left out of ")
+        root = next((root for root in map(Path, runs) if Path(path).is_relative_to(root)), Path(path).parent)
+        about = why.partition(": ")[2].split(". ")[0]
+        told.append(f"{Path(path).relative_to(root).as_posix()} ({'values by image: ' if why.startswith('comp') else ''}{about})")
+    more = f"; and {len(warnings) - MANY} others" if len(warnings) > MANY else ""
+    files = "file" if len(warnings) == 1 else "files"
+    return f"{len(warnings)} {files} left out: {'; '.join(told)}{more}." if warnings else ""
 
 
 def _check_scored(found: Sequence[Record], runs: Sequence[str]) -> None:
@@ -112,19 +143,24 @@ def _check_scored(found: Sequence[Record], runs: Sequence[str]) -> None:
     )
 
 
-def _text(found: Sequence[Record], options: argparse.Namespace, form: str, say: _Once) -> str:
+def _text(found: Sequence[Record], options: argparse.Namespace, form: str, say: _Once, lost: str) -> str:
     from leaderboards import formats, render
 
-    if not options.table and form == "md":
-        return render.leaderboard(found, full=options.full)
-    return formats.write(_sheets(found, options, options.table or ("" if form in DATA else "all"), say), form)
+    if options.table in ("", "general") and form == "md":
+        return render.leaderboard(found, full=options.full) + (f"\n{lost}\n" if lost else "")
+    return formats.write(_with(_sheets(found, options, options.table or ("" if form in DATA else "all"), say), lost), form)
+
+
+def _with(sheets: Sequence[Sheet], lost: str) -> list[Sheet]:
+    """Sheets that say which files were left out: each may be handed on alone."""
+    return [replace(sheet, below=(*sheet.below, lost)) if lost else sheet for sheet in sheets]
 
 
 def _sheets(found: Sequence[Record], options: argparse.Namespace, table: str, say: _Once) -> list[Sheet]:
     """The sheets of a table; of all, the general leaderboard's included, where none is named."""
     from leaderboards import general
 
-    own = general.sheets(found) if table in ("", "general") else []
+    own = general.sheets(found, headline=options.format == "latex") if table in ("", "general") else []
     if table == "general":
         return own
     from leaderboards import paper
@@ -136,13 +172,13 @@ def _sheets(found: Sequence[Record], options: argparse.Namespace, table: str, sa
     return [*made, *own]
 
 
-def _page(found: Sequence[Record], options: argparse.Namespace, say: _Once) -> str:
+def _page(found: Sequence[Record], options: argparse.Namespace, say: _Once, lost: str) -> str:
     from leaderboards import figures, render
     from leaderboards.page import page
 
-    sheets = _sheets(found, options, options.table or "all", say)
+    sheets = _with(_sheets(found, options, options.table or "all", say), lost)
     drawn = figures.pngs(found, _cases(found, options, IN_FIGURES, say))
-    general = render.leaderboard(found, full=True, pictures=False)
+    general = render.leaderboard(found, full=True, pictures=False) + (f"\n{lost}\n" if lost else "")
     return page(sheets, _cases(found, options, IN_PAGE, say), drawn, general, records.without_folders(records.command_line()))
 
 
@@ -162,9 +198,15 @@ def _cases(found: Sequence[Record], options: argparse.Namespace, count: int, say
     restricted dataset."""
     from leaderboards import cases
 
-    made, lacking = cases.opened(found, options.cases or RULE, options.count or count)
+    made, lacking = cases.opened(found, options.cases or RULE, options.count or count, say.lost)
     held = sorted({one.test for one in made if one.restricted})
     if held:
-        say(f"images of {', '.join(held)} are left out: whoever gets them needs a licence of their own. Numbers are all there.")
+        say(
+            f"images of {', '.join(held)} are left out: they are restricted data, or of methods that learnt from such (or from data "
+            "that records do not tell of); whoever gets them needs a licence of their own. Numbers are all there."
+        )
+    kept = sorted({one.test for one in made if one.context["policy"] == cases.KEPT})
+    if kept:
+        say(f"images of {', '.join(kept)} are shown, and their terms ({cases.KEPT}) forbid to pass them on: keep the files with them.")
     say(*lacking)
     return made

@@ -119,19 +119,45 @@ def compare(table: Table) -> Comparisons:
 
 def _by_image(row: Row, column: Column) -> list[Local]:
     """What lies beside the records of a method, one a seed, where it has values of this metric."""
+    return [local for local in _locals(row, column) if local.values.get(column.key)]
+
+
+def by_image(row: Row, column: Column) -> bool:
+    """Whether there are values by image of any metric, primary or not."""
+    return any(local.of(column.key) for local in _locals(row, column))
+
+
+def _locals(row: Row, column: Column) -> list[Local]:
     mine = (record.get(LOCAL) for record in row.records if record.get("evaluator") == column.evaluator)
-    return [local for local in mine if isinstance(local, Local) and local.values.get(column.key)]
+    return [local for local in mine if isinstance(local, Local)]
+
+
+def apart(own: Mapping[str, tuple[Row, Column]]) -> Mapping[tuple[str, str], bool]:
+    """Which values of a column of a paper table differ, by the test of `compare`; all pairs are one family.
+
+    Args:
+        own: name of a line -> the method and the metric that stand there, which for parts may be another in each line.
+
+    Returns:
+        (one, other) in either order -> whether they do. Pairs without values by image and patients, or doubtful, are left out.
+    """
+    values, patients = {}, dict[str, str]()
+    for name, (row, column) in own.items():
+        found = [local for local in _locals(row, column) if local.of(column.key)]
+        cell = row.cells.get(column.id)
+        if found and all(one.patients for one in found) and not (cell and cell.doubt):
+            values[name] = _over_seeds([one.of(column.key) for one in found])
+            patients |= {image: patient for one in found for image, patient in one.patients.items()}
+    tested = _tests(values, patients)
+    corrected = holm([_p(*pair) for *_, pair in tested])
+    found_apart = {(a, b): p < ALPHA for (a, b, _), p in zip(tested, corrected, strict=True)}
+    return found_apart | {(b, a): differ for (a, b), differ in found_apart.items()}
 
 
 def _family(column: Column, local: Mapping[str, Sequence[Local]]) -> Family:
     values = {label: _over_seeds([one.values[column.key] for one in found]) for label, found in local.items()}
     patients = {image: patient for found in local.values() for one in found for image, patient in one.patients.items()}
-    tested = []
-    for first, second in combinations(values, 2):
-        images = _common([values[first], values[second]], patients)
-        if images:
-            before, after = (tuple(values[label][image] for image in images) for label in (first, second))
-            tested.append((first, second, (before, after, tuple(patients[i] for i in images))))
+    tested = _tests(values, patients)
     p = [_p(*own) for *_, own in tested]
     return Family(
         column=column,
@@ -139,6 +165,20 @@ def _family(column: Column, local: Mapping[str, Sequence[Local]]) -> Family:
         ranks=_ranks(column, values, patients),
         pooled=tuple(label for label, found in local.items() if len(found) > 1),
     )
+
+
+_Test = tuple[tuple[float, ...], tuple[float, ...], tuple[str, ...]]
+
+
+def _tests(values: Mapping[str, Values], patients: Mapping[str, str]) -> list[tuple[str, str, _Test]]:
+    """What the test of each pair is of; pairs without an image in common are left out."""
+    tested = []
+    for first, second in combinations(values, 2):
+        images = _common([values[first], values[second]], patients)
+        if images:
+            before, after = (tuple(values[label][image] for image in images) for label in (first, second))
+            tested.append((first, second, (before, after, tuple(patients[i] for i in images))))
+    return tested
 
 
 # The paper's tables, the figures and the general leaderboard of one command compare the same values: remembered.

@@ -14,21 +14,24 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import unknown
-from bench.files import finite
-from leaderboards.cells import MARKDOWN, MISSING, heading, markdown, number, spread
+from bench.files import digest, finite
+from leaderboards.cells import MARKDOWN, MISSING, heading, interval, markdown, number, shown_std
 from leaderboards.sheet import BEST, SECOND, TIE, Entry, Head, Line, Sheet
 
 if TYPE_CHECKING:
     import pandas as pd
 
 #: Marks in markdown.
-MARKS = {BEST: "**{}**", SECOND: "<u>{}</u>", TIE: "{} ‡"}
-#: What a reader must know of marks -> the word by which a sheet's own notes show that they say it.
+MARKS = {BEST: "**{}**", SECOND: "<ins>{}</ins>", TIE: "{} ‡"}
+#: What a reader must know of a mark -> the word by which a sheet's own notes show that they say it.
 LEGEND = (
-    ({BEST, SECOND}, "**Bold**: the best of a column; <u>underlined</u>: the second.", "underlined"),
-    ({TIE}, "‡ cannot be told from the best by a paired test.", "‡"),
+    (BEST, "**Bold**: the best of a column.", "bold: best"),
+    (SECOND, "<ins>Underlined</ins>: the second.", "underlined: second"),
+    (TIE, "‡ cannot be told from the best by a paired test.", "‡"),
 )
-DOUBT = ("† in grey, not to be relied upon and not ranked: {}.", "†")
+#: A table of more columns is one table for each group of them in markdown.
+WIDE = 6
+DOUBT = ("†, not to be relied upon and not ranked: {}.", "†")
 
 
 def write(sheets: Sequence[Sheet], form: str) -> str:
@@ -65,7 +68,8 @@ def frame(sheet: Sheet) -> pd.DataFrame:
 def tidy(sheets: Sequence[Sheet]) -> pd.DataFrame:
     """One row for each (sheet, line, head), sheets behind others included: the value in full precision and all that belongs to it.
 
-    Columns: ``sheet``, ``title``, ``line_group``, ``line``, ``original``, ``head`` (its key, or the label of one without),
+    Columns: ``sheet``, ``title``, ``sheet_id``, ``line_group``, ``line``, ``original``, ``method``, ``method_version``,
+    ``config_fingerprint`` (empty for lines of no one method), ``head`` (its key, or the label of one without),
     ``group``, ``label``, ``unit``, ``better``, ``value``, ``text``, ``std``, ``std_over``, ``ci_low``, ``ci_high``, ``n`` (several
     numbers joined by ``;``), ``seeds``, ``mark``, ``doubt``, and ``in.NAME`` for each name in the context of any sheet.
     """
@@ -102,7 +106,7 @@ def below(sheet: Sheet) -> list[str]:
     """All that stands below a table: footnotes, the sheet's own notes, and the marks that those do not explain."""
     told = " ".join([*sheet.above, *sheet.below]).casefold()
     marks = {entry.mark for line in sheet.lines for entry in line.entries}
-    legend = [words for which, words, sign in LEGEND if marks & which and sign not in told]
+    legend = [words for mark, words, sign in LEGEND if mark in marks and sign not in told]
     doubts = {" ".join(e.cell.doubt.split()).rstrip(".") for line in sheet.lines for e in line.entries if e.cell and e.cell.doubt}
     if doubts and DOUBT[1] not in told:
         legend.append(DOUBT[0].format("; ".join(sorted(doubts))))
@@ -110,14 +114,16 @@ def below(sheet: Sheet) -> list[str]:
 
 
 def parts(entry: Entry, head: Head) -> tuple[str, str]:
-    """The rounded value (or the text in its place, or a dash) and its spread: the standard deviation or, without, the interval."""
+    """The rounded value (or the text in its place, or a dash) and its spread: the standard deviation over seeds, and the interval;
+    another standard deviation only where there is no interval, which decides ties then."""
     if entry.text:
         return entry.text, ""
     if entry.cell is None or not math.isfinite(entry.cell.value):
         return MISSING, ""
     ci = entry.cell.ci if entry.cell.ci and all(map(math.isfinite, entry.cell.ci)) else None
     known = replace(entry.cell, std=finite(entry.cell.std), ci=ci)
-    return number(known.value, head.digits), next(iter(spread(known, head.digits)), "")
+    std = f"± {number(std, head.digits)}" if (std := shown_std(known)) is not None else ""
+    return number(known.value, head.digits), " ".join(filter(None, [std, interval(ci, head.digits) if ci else ""]))
 
 
 def _plain(entry: Entry) -> float | str:
@@ -138,16 +144,28 @@ def _md_sheet(sheet: Sheet) -> str:
 
 
 def _md_body(sheet: Sheet) -> str:
-    labels = (sheet.corner, footnotes(sheet)[0])
-    grouped = [("", once([line.group for line in sheet.lines]))] if any(line.group for line in sheet.lines) else []
-    columns = [
-        (f"{head.group}: {heading(head)}" if head.group else heading(head), [_md_entry(line.entries[k], head) for line in sheet.lines])
-        for k, head in enumerate(sheet.heads)
-    ]
-    table = markdown([*grouped, labels, *columns], left=1 + len(grouped))
+    table = _md_table(sheet, range(len(sheet.heads)))
+    if len(sheet.heads) > WIDE:
+        groups = dict.fromkeys(head.group for head in sheet.heads)
+        own = {name: [k for k, head in enumerate(sheet.heads) if head.group == name] for name in groups}
+        table = "\n\n".join(
+            "\n\n".join([*([f"**{name}**"] if name else []), _md_table(sheet, columns, bare=True)]) for name, columns in own.items()
+        )
     folded = [f"<details><summary>{escape(one.title)}</summary>\n\n{_md_body(one)}\n\n</details>" for one in sheet.behind]
     blocks = [context(sheet), _bullets(sheet.above), table, _bullets(below(sheet)), *folded]
     return "\n\n".join(block for block in blocks if block)
+
+
+def _md_table(sheet: Sheet, columns: Sequence[int], bare: bool = False) -> str:
+    """Some columns; `bare` without the names of groups."""
+    labels = (sheet.corner, footnotes(sheet)[0])
+    grouped = [("", once([line.group for line in sheet.lines]))] if any(line.group for line in sheet.lines) else []
+    grid = []
+    for k in columns:
+        head = sheet.heads[k]
+        name = f"{head.group}: {heading(head)}" if head.group and not bare else heading(head)
+        grid.append((name, [_md_entry(line.entries[k], head) for line in sheet.lines]))
+    return markdown([*grouped, labels, *grid], left=1 + len(grouped))
 
 
 def _bullets(lines: Sequence[str]) -> str:
@@ -169,21 +187,31 @@ def _md_entry(entry: Entry, head: Head) -> str:
 # -- for programs ------------------------------------------------------------------------------------------------------------
 
 _COLUMNS = (
-    "sheet", "title", "line_group", "line", "original", "head", "group", "label", "unit", "better", "value", "text", "std",
-    "std_over", "ci_low", "ci_high", "n", "seeds", "mark", "doubt",
+    "sheet", "title", "sheet_id", "line_group", "line", "original", "method", "method_version", "config_fingerprint", "head", "group",
+    "label", "unit", "better", "value", "text", "std", "std_over", "ci_low", "ci_high", "n", "seeds", "mark", "doubt",
 )  # fmt: skip
 
 
 def _rows(sheet: Sheet) -> Iterator[dict[str, Any]]:
     shared = {f"in.{name}": value for name, value in sheet.context.items()}
+    name = sheet_id(sheet)
     for line in sheet.lines:
-        whose = {"line_group": line.group, "line": line.label, "original": line.original}
+        whose = {"line_group": line.group, "line": line.label, "original": line.original, **_who(line)}
         for head, entry in zip(sheet.heads, line.entries, strict=True):
             what = {"head": head.key or head.label, **{name: getattr(head, name) for name in ("group", "label", "unit", "better")}}
             found = _values(entry)
             low, high = found.pop("ci") or (None, None)
             found |= {"ci_low": low, "ci_high": high, "n": ";".join(map(str, found["n"]))}
-            yield {"sheet": sheet.key, "title": sheet.title, **whose, **what, **found, **shared}
+            yield {"sheet": sheet.key, "title": sheet.title, "sheet_id": name, **whose, **what, **found, **shared}
+
+
+def sheet_id(sheet: Sheet) -> str:
+    """A name of a sheet that stays while what it shows is comparable: its key and a hash of its title and context."""
+    return f"{sheet.key}-{digest([sheet.key, sheet.title, dict(sheet.context)])[:8]}"
+
+
+def _who(line: Line) -> dict[str, str]:
+    return dict(zip(("method", "method_version", "config_fingerprint"), line.who, strict=True))
 
 
 def _values(entry: Entry) -> dict[str, Any]:
@@ -212,7 +240,7 @@ def _json(sheets: Sequence[Sheet]) -> str:
 
 def _object(sheet: Sheet) -> dict[str, Any]:
     return {
-        "key": sheet.key, "title": sheet.title, "context": dict(sheet.context), "above": list(sheet.above),
+        "key": sheet.key, "id": sheet_id(sheet), "title": sheet.title, "context": dict(sheet.context), "above": list(sheet.above),
         "below": list(sheet.below), "corner": sheet.corner,
         "heads": [vars(head) for head in sheet.heads],
         "lines": [_line(line) for line in sheet.lines],
@@ -222,7 +250,8 @@ def _object(sheet: Sheet) -> dict[str, Any]:
 
 def _line(line: Line) -> dict[str, Any]:
     entries = [_values(entry) for entry in line.entries]
-    return {"label": line.label, "group": line.group, "original": line.original, "notes": list(line.notes), "entries": entries}
+    whose = {"label": line.label, "group": line.group, "original": line.original, **_who(line)}
+    return {**whose, "notes": list(line.notes), "entries": entries}
 
 
 def _latex(sheets: Sequence[Sheet]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from bench.files import digest
 from leaderboards import formats
 from leaderboards.sheet import Sheet
 
@@ -24,7 +23,7 @@ def frames(sheets: Sequence[Sheet]) -> dict[str, pd.DataFrame]:
     import pandas as pd
 
     every = [*formats.everything(sheets)]
-    named = {_name(sheet): sheet for sheet in every}
+    named = {formats.sheet_id(sheet): sheet for sheet in every}
     about = [
         {
             "table": name, "title": sheet.title, "context": formats.context(sheet), "above": "\n".join(sheet.above),
@@ -35,9 +34,5 @@ def frames(sheets: Sequence[Sheet]) -> dict[str, pd.DataFrame]:
     if not named:
         return {}
     found = {name: formats.frame(sheet) for name, sheet in named.items()}
-    numbers = {f"numbers-{_name(sheet)}": formats.tidy([sheet]) for sheet in sheets}
+    numbers = {f"numbers-{formats.sheet_id(sheet)}": formats.tidy([sheet]) for sheet in sheets}
     return {**found, **numbers, "sheets": pd.DataFrame(about)}
-
-
-def _name(sheet: Sheet) -> str:
-    return f"{sheet.key}-{digest([sheet.key, sheet.title, dict(sheet.context)])[:8]}"

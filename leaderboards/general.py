@@ -10,24 +10,29 @@ from leaderboards.cells import FAILED
 from leaderboards.groups import Record, order
 from leaderboards.render import title_of
 from leaderboards.sheet import BEST, TIE, Entry, Head, Line, Sheet
-from leaderboards.subjects import title
+from leaderboards.subjects import HEADLINE, Layout, title
 from leaderboards.tables import Cell, Column, Row, Table, tables
 
 if TYPE_CHECKING:
     from leaderboards.compare import Comparisons, Family, Pair
 
 
-def sheets(records: Iterable[Record]) -> list[Sheet]:
-    """A sheet for each table, with one for its pairs and one for its ranks behind it where methods were compared.
+def sheets(records: Iterable[Record], headline: bool = False) -> list[Sheet]:
+    """A sheet for each table, with one for its pairs and one for its ranks behind it where methods were compared; of the `headline`
+    metrics alone, and nothing behind it, for readers.
 
     Values that depend on no translated image stand in a line of their own, or one for each group of methods they differ between.
     """
-    return [_sheet(table) for table in tables(sorted(records, key=order))]
+    return [_sheet(table, headline) for table in tables(sorted(records, key=order))]
 
 
-def _sheet(table: Table) -> Sheet:
+def _sheet(table: Table, headline: bool) -> Sheet:
     found = compare.compare(table)
-    columns = [column for column in table.columns if table.filled(column)]
+    layout = Layout(table)
+    columns = [column for column in (layout.headline if headline else table.columns) if table.filled(column)]
+    told = notes.below(layout, HEADLINE) if headline else [
+        f"{', '.join(r.methods) + ': ' if r.methods else ''}{r.text}" for r in table.notes
+    ]  # fmt: skip
     own = [column for column in columns if not column.shared]
     return Sheet(
         key="general",
@@ -36,8 +41,8 @@ def _sheet(table: Table) -> Sheet:
         heads=tuple(_head(column) for column in columns),
         lines=(*_real(table, columns), *(_line(row, columns, found, own) for row in table.rows)),
         above=tuple(notes.cautions(table)),
-        below=tuple(f"{', '.join(r.methods) + ': ' if r.methods else ''}{r.text}" for r in table.notes),
-        behind=(_pairs(table, found), _ranks(table, found)) if found.families else (),
+        below=tuple(told),
+        behind=(_pairs(table, found), _ranks(table, found)) if found.families and not headline else (),
     )
 
 
@@ -55,7 +60,7 @@ def _line(row: Row, columns: list[Column], found: Comparisons, own: list[Column]
         leads = found.best.get(column.id) == row.label
         mark = BEST if leads else TIE if row.label in found.near.get(column.id, ()) else ""
         entries.append(Entry(cell, FAILED if lost else "", mark))
-    return Line(row.label, tuple(entries), original=row.original, notes=row.problems)
+    return Line(row.label, tuple(entries), original=row.original, notes=row.problems, who=row.who)
 
 
 def _real(table: Table, columns: list[Column]) -> list[Line]:

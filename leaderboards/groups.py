@@ -32,6 +32,8 @@ DIGESTED = (
 )  # fmt: skip
 #: A configuration is named by so many keys, switches shortened to so many signs, and so many characters at most.
 MOST_KEYS, MOST_SWITCHES, LONGEST = 3, 6, 60
+#: Of what a training cost: settings that a preset gives a method.
+SETTINGS = ("iterations", "batch_size", "accumulate", "precision", "tf32", "ema")
 #: Fields that say what a score was to be of.
 AIM_FIELDS = ("method", "evaluator", "dataset", "split", "direction", "train_dataset", "preset", "seed")
 
@@ -81,6 +83,21 @@ def older(records: Iterable[Record]) -> dict[tuple[str, ...], dict[Identity, int
             found.setdefault(group, {}).setdefault(who, 0)
             found[group][who] += outdone
     return found
+
+
+def undecidable(records: Iterable[Record]) -> list[str]:
+    """A line for each score of which two records that differ say the same time, or none: which is newer cannot be told."""
+    lines = []
+    for (_, who, seed, (evaluator, _)), several in _cells(records).items():
+        last = [r for r in several if text(r.get("written")) == text(several[-1].get("written"))]
+        if len({digest_of([r]) for r in last}) > 1:
+            when = text(last[0].get("written"))
+            lines.append(
+                f"Undecidable: {len(last)} records of {evaluator} of {who[0]} on {text(last[0].get('dataset'))}, seed {seed}, differ "
+                f"and {f'were written at the same time ({when})' if when else 'do not say when they were written'}; which is newer "
+                "cannot be told, and one of them is shown. Delete the wrong one."
+            )
+    return sorted(dict.fromkeys(lines))
 
 
 def outdone(records: Iterable[Record]) -> str:
@@ -220,7 +237,11 @@ def label(who: Identity, everybody: Mapping[Identity, Sequence[Record]] | Iterab
     if len({other[2] for other in rivals}) < 2:
         return named
     configs = {other: _method_config(everybody[other]) for other in rivals} if isinstance(everybody, Mapping) else {}
-    known = {other: found for other, found in configs.items() if found is not None}
+    trained = {other: _training(everybody[other]) for other in configs} if isinstance(everybody, Mapping) else {}
+    shared = [name for name in SETTINGS if all(name in facts for facts in trained.values())]
+    known = {
+        other: {**{name: trained[other][name] for name in shared}, **found} for other, found in configs.items() if found is not None
+    }
     words = _differences(known)
     mine = words.get(who, "")
     alone = sum(found == mine for found in words.values()) < 2
@@ -230,6 +251,13 @@ def label(who: Identity, everybody: Mapping[Identity, Sequence[Record]] | Iterab
 def _method_config(records: Sequence[Record]) -> Mapping[str, Any] | None:
     """The method's configuration, which all records of one row share; None where none of them holds it."""
     return next((found for r in records if (found := r.get("method_config")) is not None), None)
+
+
+def _training(records: Sequence[Record]) -> Mapping[str, Any]:
+    """Settings of the training of one row, as far as its records say them."""
+    costs = [r.get("cost") or {} for r in records]
+    return {name: next(c[name] for c in costs if c.get(name) is not None) for name in SETTINGS
+            if any(c.get(name) is not None for c in costs)}  # fmt: skip
 
 
 def _differences(configs: Mapping[Identity, Mapping[str, Any]]) -> dict[Identity, str]:

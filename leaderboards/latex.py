@@ -1,4 +1,8 @@
-"""Sheets -> LaTeX tables for a paper: booktabs, groups of columns over a rule, notes below; no clock, no disk."""
+"""Sheets -> LaTeX tables for a paper: booktabs, groups of columns over a rule; no clock, no disk.
+
+What a reader needs to read the table stands below it; fingerprints, versions and the like are comments in the source. Wide tables
+span both columns of a page and shrink to its width, with the spread below the value; long ones break over pages.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,25 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from leaderboards.cells import ARROWS, MISSING
-from leaderboards.formats import below, context, footnotes, once, parts
+from leaderboards.formats import WIDE, below, context, footnotes, once, parts
 from leaderboards.sheet import BEST, SECOND, TIE, Entry, Head, Line, Sheet
 
 PREAMBLE = "% The preamble needs \\usepackage[T1]{fontenc} and \\usepackage{booktabs}"
+#: Packages that only some tables need -> what shows that one does.
+PACKAGES = {"adjustbox": "\\begin{adjustbox}", "longtable": "\\begin{longtable}"}
+#: Rows of the longest table on one page.
+LONG = 40
+#: Notes that readers of the table need, by their beginning; the others become comments.
+READ = (
+    "Marks, by column", "Ties of ", "Marked by", "No method is better", "± is ", "[low, high] is", "n: ", "†", "‡", "**Bold**",
+    "<ins>", "Marks hold", "All methods: ", "`original` is", "Undecidable: ",
+)
+CAUTIONS = (": favours ", "n differs between rows")
+FOOTNOTE = re.compile(r"\[\d+\] ")
+#: A path from the root, or from somebody's home: of it the last part is told.
+FOLDERS = re.compile(r"(?<![\w.:/~-])(?:~/|/)(?:[\w.-]+/)+([\w.-]*)")
 MARKS = {BEST: "\\textbf{{{}}}", SECOND: "\\underline{{{}}}", TIE: "{}\\,\\textdaggerdbl{{}}"}
-DOUBT = "{{\\color{{gray}}{}}}\\,\\textdagger{{}}"
+DOUBT = "{}\\,\\textdagger{{}}"
 #: What stands for a character that LaTeX gives a meaning to, or that its usual fonts lack.
 CHARACTERS = {
     "\\": "\\textbackslash{}", "{": "\\{", "}": "\\}", "#": "\\#", "$": "\\$", "%": "\\%", "&": "\\&", "_": "\\_",
@@ -25,20 +42,20 @@ CHARACTERS = {
     "\N{GREEK SMALL LETTER SIGMA}": "$\\sigma$", "²": "\\textsuperscript{2}", "³": "\\textsuperscript{3}",
 }  # fmt: skip
 #: Markdown in notes: code, bold, underlined.
-SPANS = re.compile(r"`([^`]+)`|\*\*(.+?)\*\*|<u>(.+?)</u>")
+SPANS = re.compile(r"`([^`]+)`|\*\*(.+?)\*\*|<ins>(.+?)</ins>")
 #: A minus sign is no hyphen.
 MINUS = re.compile(r"(?<![\w-])-(?=\d)")
 
 
 def document(sheets: Sequence[Sheet]) -> str:
-    """One ``table`` a sheet, to be read into a document with ``\\input``."""
+    """One ``table`` (``table*``, ``longtable``) a sheet, to be read into a document with ``\\input``."""
     seen: dict[str, int] = {}
     tables = []
     for sheet in sheets:
         seen[sheet.key] = seen.get(sheet.key, 0) + 1
         tables.append(_table(sheet, sheet.key if seen[sheet.key] == 1 else f"{sheet.key}-{seen[sheet.key]}"))
-    colour = " and \\usepackage{xcolor}" if any("\\color{" in table for table in tables) else ""
-    return "\n\n".join([f"{PREAMBLE}{colour}.", *tables]) + "\n"
+    more = [f" and \\usepackage{{{name}}}" for name, sign in PACKAGES.items() if any(sign in table for table in tables)]
+    return "\n\n".join([f"{PREAMBLE}{''.join(more)}.", *tables]) + "\n"
 
 
 def escape(text: str) -> str:
@@ -60,23 +77,42 @@ def prose(text: str) -> str:
 
 def _table(sheet: Sheet, label: str) -> str:
     grouped = any(line.group for line in sheet.lines)
+    wide, long = len(sheet.heads) > WIDE, len(sheet.lines) > LONG
     labels = footnotes(sheet)[0]
     corner = [*([""] if grouped else []), escape(sheet.corner)]
-    heads = [*corner, *(_heading(head) for head in sheet.heads)]
     groups = once([line.group for line in sheet.lines])
-    lines = []
+    rows = []
     for k, line in enumerate(sheet.lines):
         rule = ["\\midrule"] if grouped and k and groups[k] else []
         first = [escape(groups[k])] if grouped else []
-        lines += [*rule, _row([*first, escape(labels[k]), *_values(line, sheet.heads)])]
-    notes = [*sheet.above, context(sheet), *below(sheet)]
-    return "\n".join([
-        "\\begin{table}", "\\centering", f"\\caption{{{escape(sheet.title)}}}", f"\\label{{tab:{label}}}",
-        f"\\begin{{tabular}}{{{'l' * len(corner)}{'r' * len(sheet.heads)}}}", "\\toprule",
-        *_spans(sheet.heads, len(corner)), _row(heads), "\\midrule", *lines, "\\bottomrule", "\\end{tabular}",
-        *(["\\par\\smallskip\\raggedright\\footnotesize"] if any(notes) else []),
-        *(f"{prose(note)}\\par" for note in notes if note), "\\end{table}",
-    ])  # fmt: skip
+        rows += [*rule, _row([*first, escape(labels[k]), *_values(line, sheet.heads, wide)])]
+    head = [*_spans(sheet.heads, len(corner)), _row([*corner, *(_heading(head) for head in sheet.heads)])]
+    columns, caption = f"{{{'l' * len(corner)}{'r' * len(sheet.heads)}}}", f"\\caption{{{escape(sheet.title)}}}\\label{{tab:{label}}}"
+    seen, kept = _notes(sheet)
+    under = [*(["\\par\\smallskip\\raggedright\\footnotesize"] if seen else []), *(f"{prose(note)}\\par" for note in seen)]
+    if long:
+        size = "\\scriptsize" if wide else "\\small"
+        made = [
+            f"{{{size}", f"\\begin{{longtable}}{columns}", f"{caption} \\\\", "\\toprule", *head, "\\midrule", "\\endfirsthead",
+            "\\toprule", *head, "\\midrule", "\\endhead", "\\bottomrule", "\\endfoot", *rows, "\\end{longtable}", *under, "}",
+        ]  # fmt: skip
+    else:
+        table = "table*" if wide else "table"
+        fit = ["\\begin{adjustbox}{max width=\\textwidth}"] if wide else []
+        made = [
+            f"\\begin{{{table}}}", "\\centering", *(["\\small"] if wide else []), caption, *fit, f"\\begin{{tabular}}{columns}",
+            "\\toprule", *head, "\\midrule", *rows, "\\bottomrule", "\\end{tabular}", *(["\\end{adjustbox}"] if fit else []),
+            *under, f"\\end{{{table}}}",
+        ]  # fmt: skip
+    return "\n".join([*made, *(f"% {' '.join(note.split())}" for note in kept)])
+
+
+def _notes(sheet: Sheet) -> tuple[list[str], list[str]]:
+    """What is printed below the table, and what stays in its source; folders of this machine are in neither."""
+    last = [FOLDERS.sub(r"\1", note) for note in below(sheet) if note]
+    seen = [note for note in last if note.startswith(READ) or FOOTNOTE.match(note) or any(words in note for words in CAUTIONS)]
+    rest = [FOLDERS.sub(r"\1", context(sheet)), *(note for note in last if note not in seen)]
+    return [*(FOLDERS.sub(r"\1", note) for note in sheet.above), *seen], [note for note in rest if note]
 
 
 def _spans(heads: Sequence[Head], before: int) -> list[str]:
@@ -101,12 +137,17 @@ def _heading(head: Head) -> str:
     return escape(f"{head.label}{unit}{ARROWS.get(head.better, '')}")
 
 
-def _values(line: Line, heads: Sequence[Head]) -> list[str]:
-    return [_entry(entry, head) for entry, head in zip(line.entries, heads, strict=True)]
+def _values(line: Line, heads: Sequence[Head], wide: bool) -> list[str]:
+    return [_entry(entry, head, wide) for entry, head in zip(line.entries, heads, strict=True)]
 
 
-def _entry(entry: Entry, head: Head) -> str:
+def _entry(entry: Entry, head: Head, wide: bool) -> str:
+    """The value with its spread, which stands in a second line where the table is wide."""
     value, rest = (escape(text) for text in parts(entry, head))
-    if entry.cell and entry.cell.doubt:
+    doubtful = bool(entry.cell and entry.cell.doubt)
+    if wide and rest:
+        shown = (DOUBT if doubtful else MARKS.get(entry.mark, "{}")).format(value)
+        return f"\\shortstack[r]{{{shown}\\\\{{\\tiny {rest}}}}}"
+    if doubtful:
         return DOUBT.format(f"{value} {rest}".strip())
     return f"{MARKS.get(entry.mark, '{}').format(value)} {rest}".strip()

@@ -40,7 +40,7 @@ def below(layout: Layout, where: Place) -> list[str]:
     ]  # fmt: skip
 
 
-def doubts(layout: Layout, where: Place, mark: str = "† in grey") -> list[str]:
+def doubts(layout: Layout, where: Place, mark: str = "†") -> list[str]:
     """Why values are marked as doubtful."""
     told = [(remark, layout.spread_out(remark.columns, up=True)) for remark in layout.table.doubts]
     return [
@@ -96,7 +96,7 @@ def favours(layout: Layout, where: Place) -> list[str]:
 
 def cautions(table: Table) -> list[str]:
     """What makes any number look better than it is, and warnings of trainings."""
-    lines = []
+    lines = [f"All methods: {table.trained}. They compare with each other, not with the preset's."] if table.trained else []
     if table.split_by:
         lines.append("Split by image: patients unknown, the same patient may be in training and test.")
     for words, warned in sorted(table.warnings.items()):
@@ -176,10 +176,17 @@ def spreads(layout: Layout, where: Place) -> list[str]:
         told = [kind if len(over) == 1 else f"{kind} ({subject(some, spread)})" for kind, some in kinds]
         lines.append(f"± is the standard deviation over {', '.join(told)}.")
     order = [HEADLINE, *layout.places.values()]
-    brackets = {layout.places[c] for c in layout.table.columns if any(cell.ci for cell in _cells(layout, c))}
+    found = {c: [cell for cell in _cells(layout, c) if cell.ci] for c in layout.table.columns}
+    brackets = {layout.places[c] for c, cells in found.items() if cells}
     if where == next((place for place in order if place in brackets), None):
-        lines.append("[low, high] is the 95 % confidence interval over patients, for a single seed.")
+        lines.append(brackets_are(any(cell.seeds > 1 for cells in found.values() for cell in cells)))
     return lines
+
+
+def brackets_are(seeds: bool) -> str:
+    """What an interval is; `seeds`: whether any value rests on several."""
+    more = "; of several seeds the mean of theirs" if seeds else ""
+    return f"[low, high] is the 95 % confidence interval over patients, for a single seed{more}."
 
 
 def _cells(layout: Layout, column: Column) -> list[Cell]:

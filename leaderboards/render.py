@@ -27,7 +27,7 @@ from leaderboards.cells import (
     span,
     texts,
 )
-from leaderboards.groups import Record, digest_of, order, outdone
+from leaderboards.groups import Record, digest_of, order, outdone, undecidable
 from leaderboards.subjects import HEADLINE, Layout, Place, title
 from leaderboards.tables import Column, Row, Table, tables
 
@@ -53,6 +53,7 @@ def leaderboard(records: Iterable[Record], full: bool = False, pictures: bool = 
         return "# Leaderboard\n\nNo records yet.\n"
     found = tables(records)
     last = f"{len(records)} records, digest `{digest_of(records)}`. {outdone(records)}".rstrip()
+    last = "\n\n".join([*undecidable(records), last])
     sections = [_section(table, full) for table in found]
     return "\n\n".join(["# Leaderboard", *sections, *(_gallery(found) if pictures else []), last]) + "\n"
 

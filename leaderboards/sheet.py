@@ -68,6 +68,7 @@ class Line:
         group: rows of one group stand together (an architecture in Table 2); empty for none.
         original: whether this is the do-nothing row.
         notes: what failed, a line each.
+        who: method, its version, fingerprint of its configuration; empty for lines of no one method.
     """
 
     label: str
@@ -75,6 +76,7 @@ class Line:
     group: str = ""
     original: bool = False
     notes: tuple[str, ...] = ()
+    who: tuple[str, str, str] = ("", "", "")
 
 
 @dataclass(frozen=True)

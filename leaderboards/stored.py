@@ -69,26 +69,49 @@ class Inputs:
         return _grey(self.folder / kind / f"{image_id}.png", self.facts["size"], remedy)
 
     def lungs(self, image_id: str) -> tuple[Flags | None, Flags | None]:
-        """The reference's lungs, and where it is undecided; None where it says nothing, or decides everything."""
-        grey = self.image(image_id, "lungs")
-        if grey is None or (grey == sources.UNDECIDED).all():
+        """The reference's lungs in the image, and where it is undecided; None where it says nothing, or decides everything.
+        Padding is neither."""
+        grey, inside = self.image(image_id, "lungs"), self.inside(image_id)
+        if grey is None:
             return None, None
-        undecided = grey == sources.UNDECIDED
-        return grey == sources.LUNG, undecided if undecided.any() else None
+        counted = np.ones(grey.shape, np.bool_) if inside is None else inside
+        undecided = (grey == sources.UNDECIDED) & counted
+        if (undecided == counted).all():
+            return None, None
+        return (grey == sources.LUNG) & counted, undecided if undecided.any() else None
+
+    def inside(self, image_id: str) -> Flags | None:
+        """Where the image is and not its padding; None where it has none."""
+        if image_id not in self.facts["contents"]:
+            return None
+        top, left, height, width = self.facts["contents"][image_id]
+        found = np.zeros((self.facts["size"], self.facts["size"]), dtype=np.bool_)
+        found[top : top + height, left : left + width] = True
+        return None if found.all() else found
 
 
-def inputs(records: Iterable[Record]) -> Inputs | None:
-    """The stored inputs of records of one test set; None where none of their results folders has them."""
-    for record in records:
-        root, size = results_folder(record), record.get("image_size")
-        if root is None or size is None:
-            continue
-        fingerprint = text(record.get("dataset_fingerprint"))
-        folder = sources.location(root, text(record.get("dataset")), fingerprint, size)
-        facts = sources.manifest(folder)
-        if facts and facts["fingerprint"] == fingerprint and facts["size"] == size:
-            return Inputs(folder, facts)
+def inputs(records: Iterable[Record], roots: Iterable[Path]) -> Inputs | None:
+    """The stored inputs of records of one test set; None where no results folder has them.
+
+    Args:
+        records: their fingerprint and size say which images.
+        roots: the results folders to look in; whose the images are is of no matter.
+    """
+    wanted = {(text(r.get("dataset")), text(r.get("dataset_fingerprint")), r["image_size"]) for r in records if r.get("image_size")}
+    for root in roots:
+        for test, fingerprint, size in sorted(wanted):
+            folder = sources.location(root, test, fingerprint, size)
+            facts = sources.manifest(folder)
+            if facts and facts["fingerprint"] == fingerprint and facts["size"] == size:
+                return Inputs(folder, facts)
     return None
+
+
+def unscored(root: Path) -> list[str]:
+    """Test sets whose inputs a results folder has, but no score of any run."""
+    found = sorted((root / sources.FOLDER).glob(f"*/{sources.MANIFEST}"))
+    names = {text(facts.get("dataset")) for path in found if (facts := sources.manifest(path.parent))}
+    return [name for name in sorted(names) if name and next(root.glob(f"*/*/*/records/{name}--*.json"), None) is None]
 
 
 def run_folder(record: Record) -> Path | None:

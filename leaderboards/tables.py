@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from leaderboards import budgets
 from leaderboards.groups import (
     ORIGINAL,
     TEST_FIELDS,
@@ -57,8 +58,8 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """One value. `std_over` says what `std` is over, seeds as soon as any method of the column has several; `n` are images;
-    `doubt` says why the value must not be relied upon; `seeds` are behind it."""
+    """One value. `std_over` says what `std` is over, seeds as soon as any method of the column has several; `ci` is over patients, of
+    several seeds the mean of theirs; `n` are images; `doubt` says why the value must not be relied upon; `seeds` are behind it."""
 
     value: float
     std: float | None = None
@@ -83,6 +84,7 @@ class Row:
         seeds: number of seeds with at least one score; `Cell.seeds` has that of each value.
         images_seen, parameters, seconds, gpu_seconds: cost of training, None where unknown; of several seeds the largest.
         records: the records behind it that succeeded.
+        who: method, version, configuration.
     """
 
     label: str
@@ -97,6 +99,7 @@ class Row:
     seconds: float | None
     gpu_seconds: float | None
     records: tuple[Record, ...] = ()
+    who: Identity = ("", "", "")
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,7 @@ class Table:
         split_by: empty for a split by patient.
         warnings: what trainings warned about -> methods.
         favoured: methods trained with the classifier that scores them -> those metrics.
+        trained: in what all trainings depart from the preset; empty where they do not. Rows that alone do are in doubt.
     """
 
     context: Mapping[str, str]
@@ -145,6 +149,7 @@ class Table:
     split_by: str
     warnings: Mapping[str, tuple[str, ...]]
     favoured: Mapping[str, tuple[Column, ...]]
+    trained: str = ""
 
     @property
     def main(self) -> tuple[Column, ...]:
@@ -176,7 +181,8 @@ def _table(group: tuple[str, ...], variants: list[str], records: Sequence[Record
         members[identity(record)].append(record)
     own = [column for column in columns if not column.shared]
     over_seeds = {column.id for column in own for some in members.values() if len(_scores(some, column)) > 1}
-    rows = [_row(label(who, members), some, own, over_seeds) for who, some in members.items()]
+    odd, trained = budgets.odd(members)
+    rows = [_row(label(who, members), some, own, over_seeds, odd.get(who, "")) for who, some in members.items()]
     lead = next((c for c in own if c.primary and c.sign and not c.part and any(_sure(row, c) for row in rows)), None)
     priors = {text(r["prior"].get("id")): r["prior"] for r in records if r.get("prior")}
     return Table(
@@ -186,12 +192,19 @@ def _table(group: tuple[str, ...], variants: list[str], records: Sequence[Record
         rows=tuple(sorted(rows, key=lambda row: _rank(row, lead))),
         real={column.id: found for column in columns if column.shared and (found := _real(members, column))},
         notes=_remarks(columns, members, lambda score: (score.get("note") or "").split("; ")),
-        doubts=_remarks(columns, members, lambda score: [" ".join((score.get("doubt") or "").split())]),
+        doubts=(*_odd(rows, own, odd), *_remarks(columns, members, lambda score: [" ".join((score.get("doubt") or "").split())])),
         priors=tuple(priors[key] for key in sorted(priors)),
         split_by=next((by for r in records if (by := text(r.get("split_by"))) not in ("", "patient")), ""),
         warnings=_warnings(members),
         favoured=_favoured(columns, members),
+        trained=trained,
     )
+
+
+def _odd(rows: Sequence[Row], own: Sequence[Column], odd: Mapping[Identity, str]) -> tuple[Remark, ...]:
+    """Rows that were trained in another way than the others."""
+    mine = sorted((row.label, odd[row.who], tuple(c for c in own if c.id in row.cells)) for row in rows if row.who in odd)
+    return tuple(Remark(words, columns, (name,)) for name, words, columns in mine if columns)
 
 
 def _columns(records: Sequence[Record]) -> tuple[Column, ...]:
@@ -222,12 +235,12 @@ def _score(record: Record, column: Column) -> Mapping[str, Any]:
     return ((record.get("scores") or {}).get(column.key) or {}) if mine else {}
 
 
-def _row(name: str, records: Sequence[Record], columns: Sequence[Column], over_seeds: set[Id]) -> Row:
+def _row(name: str, records: Sequence[Record], columns: Sequence[Column], over_seeds: set[Id], odd: str) -> Row:
     cells = {}
     for column in columns:
         scores = _scores(records, column)
         if scores:
-            cells[column.id] = _cell(list(scores.values()), column.id in over_seeds)
+            cells[column.id] = _cell(list(scores.values()), column.id in over_seeds, odd)
     scored = tuple(r for r in records if r.get("status") == "ok")
     ok = {text(r.get("evaluator")) for r in scored}
     failed = {text(r.get("evaluator")) for r in records if r.get("status") == "failed"}
@@ -248,6 +261,7 @@ def _row(name: str, records: Sequence[Record], columns: Sequence[Column], over_s
         seconds=_cost(records, "seconds"),
         gpu_seconds=_cost(records, "gpu_seconds"),
         records=scored,
+        who=identity(records[0]),
     )
 
 
@@ -255,17 +269,19 @@ def _distinct(numbers: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
     return tuple(sorted({n for some in numbers for n in some}))
 
 
-def _cell(scores: Sequence[Mapping[str, Any]], over_seeds: bool) -> Cell:
-    """One score as it is, or the mean of several seeds; a column with seeds shows no other spread.
+def _cell(scores: Sequence[Mapping[str, Any]], over_seeds: bool, odd: str = "") -> Cell:
+    """One score as it is, or the mean of several seeds with the mean of their intervals: seeds do not stand for other patients. A
+    column with seeds shows no other standard deviation.
 
-    One doubtful seed makes the mean doubtful."""
+    One doubtful seed makes the mean doubtful, and so does an `odd` training."""
     n = _distinct((score["n"],) for score in scores if score.get("n") is not None)
-    doubt = "; ".join(sorted({score["doubt"] for score in scores if score.get("doubt")}))
+    doubt = "; ".join([*([odd] if odd else []), *sorted({score["doubt"] for score in scores if score.get("doubt")})])
+    cis = [(float(score["ci"][0]), float(score["ci"][1])) for score in scores if score.get("ci")]
+    ci = (statistics.fmean(c[0] for c in cis), statistics.fmean(c[1] for c in cis)) if len(cis) == len(scores) else None
     if len(scores) > 1:
         values = [float(score["value"]) for score in scores]
-        return Cell(statistics.fmean(values), statistics.stdev(values), "seeds", n=n, doubt=doubt, seeds=len(scores))
+        return Cell(statistics.fmean(values), statistics.stdev(values), "seeds", ci, n, doubt, len(scores))
     score = scores[0]
-    ci = (float(score["ci"][0]), float(score["ci"][1])) if score.get("ci") else None
     if over_seeds or score.get("std") is None:
         return Cell(float(score["value"]), ci=ci, n=n, doubt=doubt)
     return Cell(float(score["value"]), float(score["std"]), score.get("std_over", ""), ci, n, doubt)

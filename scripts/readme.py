@@ -6,7 +6,8 @@ of a results folder first, and ``--run`` makes that results folder: every method
 ``docs/example`` is a results folder like any other (``bench leaderboard docs/example``), cut to what Table 1 shows: records of its
 two evaluators with their headline metrics and those of each segmenter, and values by image of the headline metrics. All that a record
 says of where its numbers come from is kept; folders in a record's command are cut to their last part. That the cut changes no number
-is checked each time: both give the same text.
+is checked each time: both give the same text. The README shows six columns of it; the whole table stands in
+``docs/example/README.md``.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,8 +33,14 @@ from bench import records, sources
 from bench.errors import BenchError, DataError, UsageError
 from bench.files import read_json, replace_atomically, write_json, write_text
 
+if TYPE_CHECKING:
+    from leaderboards.sheet import Sheet
+
 ROOT = Path(__file__).resolve().parent.parent
 README, EXAMPLE, PICTURE = ROOT / "README.md", ROOT / "docs" / "example", ROOT / "docs" / "example.png"
+#: The whole table, beside the records that it is made of; and where the README links to it.
+WHOLE = EXAMPLE / "README.md"
+LINK = f"{WHOLE.relative_to(ROOT)}"
 #: Where ``--run`` makes the results, relative to the project's root: records hold their command, and no folder of this machine.
 RUNS = Path("runs/readme")
 RUN = ("run", "--method", "all", "--suite", "all", "--preset", "quick", "--runs", str(RUNS))
@@ -41,6 +49,10 @@ BEGIN, END = "<!-- leaderboard:begin -->", "<!-- leaderboard:end -->"
 EVALUATORS = ("fidelity", "segmentation")
 #: Metrics beside the primary ones that it shows; a segmenter's own have the same key and its name behind a slash.
 SHOWN = ("sensitivity",)
+#: Columns that the README has room for: the training set's images and lungs, and of the other test sets the lungs' overlap alone.
+OWN_COLUMNS, COLUMNS, FITS = ("fidelity.", "segmentation.miou_delta"), ("segmentation.miou",), 6
+#: Lines below the table without which its numbers cannot be read; the others stand in `WHOLE`.
+READ = re.compile(r"Marks|Ties of|±|\[low|n: |.*favours ours")
 #: Lines below the table that name the records themselves, which the cut changes: their command, number and digest.
 OF_RECORDS = re.compile(r"- (Made by: |\d+ records?, digest )")
 #: Bytes that all committed records may take together, and the picture.
@@ -70,6 +82,7 @@ def main(words: Sequence[str] | None = None) -> int:
                 raise UsageError(f"--from {runs}: no such folder. Name a results folder made by `bench run`.")
             collect(runs, EXAMPLE)
             draw(runs, PICTURE)
+        write_text(WHOLE, whole(EXAMPLE))
         write_text(README, placed(README.read_text(encoding="utf-8"), board(EXAMPLE)))
     except BenchError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -165,15 +178,8 @@ def _paths(value: Any) -> list[str]:
 # -- text --------------------------------------------------------------------------------------------------------------------
 
 
-def table(folder: Path) -> str:
-    """Table 1 of the records below a folder as markdown: a heading lower, notes folded, without the tables behind it.
-
-    Raises:
-        DataError: a record cannot be read, or no table can be made of them.
-    """
-    from dataclasses import replace
-
-    from leaderboards.formats import write
+def _sheets(folder: Path) -> list[Sheet]:
+    """Table 1 of the records below a folder, without the tables behind it."""
     from leaderboards.paper import sheets
 
     found, warnings = records.load([folder])
@@ -182,27 +188,65 @@ def table(folder: Path) -> str:
     made = [replace(sheet, behind=()) for sheet in sheets(found, "1")]
     if not made:
         raise DataError(f"{folder} holds no records that Table 1 could be made of.")
-    return "\n\n".join(_folded(write([sheet], "md").strip()) for sheet in made)
+    return made
 
 
-def _folded(text: str) -> str:
-    """A sheet's markdown with its heading a level lower and the notes below the table folded."""
-    *above, last = f"#{text}".split("\n\n")
-    if not last.startswith("- "):
-        return "\n\n".join([*above, last])
-    title = "Marks, n, seeds, models, fingerprints and versions"
-    return "\n\n".join([*above, f"<details><summary>{title}</summary>", last, "</details>"])
+def table(folder: Path) -> str:
+    """Table 1 of the records below a folder as markdown, with all its columns and notes.
+
+    Raises:
+        DataError: a record cannot be read, or no table can be made of them.
+    """
+    from leaderboards.formats import write
+
+    return write(_sheets(folder), "md").strip()
 
 
-def board(folder: Path) -> str:
-    """What stands between the markers: how it was made, and the table.
+def compact(sheet: Sheet) -> Sheet:
+    """A sheet with the columns that the README has room for, named without groups, and the notes that its numbers need.
+
+    Raises:
+        DataError: more than `FITS` columns are left, or none.
+    """
+    train = sheet.context["training set"]
+    kept = {}
+    for place, head in enumerate(sheet.heads):
+        test, _, metric = head.key.partition(".")
+        if (test == train and metric.startswith(OWN_COLUMNS)) or metric in COLUMNS:
+            kept[place] = replace(head, group="", label=head.label if test == train else f"{head.label} of {test}")
+    if not 0 < len(kept) <= FITS:
+        raise DataError(f"{len(kept)} columns of '{sheet.title}' were chosen for the README, which has room for {FITS}.")
+    lines = tuple(replace(line, entries=tuple(line.entries[place] for place in kept)) for line in sheet.lines)
+    notes = tuple(note for note in sheet.below if READ.match(note))
+    more = f"All columns, tests, models, fingerprints and versions: [{LINK}]({LINK})."
+    return replace(sheet, context={}, heads=tuple(kept.values()), lines=lines, below=(*notes, more))
+
+
+def whole(folder: Path) -> str:
+    """The page beside the records: what they are, and the whole table.
 
     Raises:
         DataError: as `table`.
     """
     return (
+        "# Table 1 on the embedded data\n\nA results folder like any other, cut to what Table 1 shows; "
+        "`scripts/readme` writes this page from it.\n\n"
+        f"```\nbench leaderboard {EXAMPLE.relative_to(ROOT)} --table 1\n```\n\n{table(folder)}\n"
+    )
+
+
+def board(folder: Path) -> str:
+    """What stands between the markers: how it was made, and the table's main columns.
+
+    Raises:
+        DataError: as `table` and `compact`.
+    """
+    from leaderboards.formats import write
+
+    shown = write([compact(sheet) for sheet in _sheets(folder)], "md").strip()
+    return (
         "```\nscripts/readme --run                        # makes it: every method on the embedded data, scored with everything\n"
-        "bench leaderboard docs/example --table 1    # prints it from the records in docs/example\n```\n\n" + table(folder)
+        f"bench leaderboard docs/example --table 1    # prints all of it from the records in docs/example\n```\n\n#{shown}"
     )
 
 

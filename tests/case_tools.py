@@ -32,7 +32,7 @@ class Folder:
                 save_png(self.place / name / f"{image_id}.png", self.grey(image_id, name))
         facts = {
             "dataset": "rsna", "fingerprint": "0123456789abcdef", "identity": "i", "size": SIZE, "policy": "open", "split": "test",
-            "ids": list(images), "domains": dict(images), "planes": list(planes), "content": "c",
+            "ids": list(images), "domains": dict(images), "planes": list(planes), "content": "c", "contents": {},
         }  # fmt: skip
         write_json(self.place / "manifest.json", facts)
 
@@ -59,8 +59,9 @@ class Folder:
         values = VALUES if values is None else values
         stem = f"rsna--{evaluator}-abcdef01"
         one = record(
-            method, evaluator, metrics=METRICS, scores={m["key"]: score(0.3) for m in METRICS}, seed=seed, image_size=SIZE,
-            translated_content=f"{method}{seed}", per_image=f"{stem}.csv", policy="open", key="abcdef0123", written="2026-01-01",
+            method, evaluator, metrics=METRICS, scores={m["key"]: score(0.3, n=len(values)) for m in METRICS}, seed=seed,
+            image_size=SIZE, translated_content=f"{method}{seed}", per_image=f"{stem}.csv", policy="open", key="abcdef0123",
+            written="2026-01-01",
         )  # fmt: skip
         place = self.root / method / "rsna" / f"seed{seed}-12345678" / "records"
         files.write(place / f"{stem}.json", {**one, **changes})
@@ -71,7 +72,7 @@ class Folder:
     def load(self) -> list[dict[str, Any]]:
         """Its records."""
         found, warnings = files.load([self.root])
-        assert not warnings
+        assert not warnings, warnings
         return found
 
 

@@ -70,7 +70,7 @@ def row(name: str, fid: float, kid: float, reach: float = 0.01, **changes: Any) 
     """A row of the ablation, by the paper's name of it."""
     aaspm, fa, lca, baml = SWITCHES[name]
     config = {"aaspm": aaspm, "fa": fa, "lca": lca, "baml": baml, "width": 16, **changes.pop("config", {})}
-    cost = {"iterations": 10, "images_seen": 40, **changes.pop("cost", {})}
+    cost = {"iterations": 250_000, "images_seen": 40, **changes.pop("cost", {})}
     print_ = digest([config, cost])
     return distances("ours", fid, kid, reach, **{"method_config": config, "config_fingerprint": print_, "cost": cost, **changes})
 

@@ -12,13 +12,13 @@ import pytest
 from case_tools import SIZE, Folder, two_methods
 from fixtures_data import save_png
 from PIL import Image
-from test_leaderboard import score
 
 from bench import records as files
 from bench.errors import UsageError
 from bench.files import read_json, write_json
 from bench.records import Local
 from leaderboards import cases
+from leaderboards.rules import thirds
 
 
 @pytest.fixture
@@ -107,13 +107,13 @@ def test_what_is_known_of_an_image(tmp_path: Path) -> None:
 def test_thirds_by_hand(count: int, expected: str) -> None:
     """In order: b 1, d 2, g 2.5, e 3, c 4, a 5, f 9."""
     values = {"a": 5.0, "b": 1.0, "c": 4.0, "d": 2.0, "e": 3.0, "f": 9.0, "g": 2.5}
-    assert " ".join(f"{image}:{why}" for image, why in cases.thirds(values, count).items()) == expected
+    assert " ".join(f"{image}:{why}" for image, why in thirds(values, count).items()) == expected
 
 
 def test_equal_scores_go_by_name() -> None:
     values = dict.fromkeys("edcba", 1.0)
-    assert cases.thirds(values, 3) == {"a": "best", "c": "median", "b": "worst"}
-    assert cases.thirds({}, 3) == {}
+    assert thirds(values, 3) == {"a": "best", "c": "median", "b": "worst"}
+    assert thirds({}, 3) == {}
 
 
 def test_a_rule_by_a_score(two: Folder) -> None:
@@ -126,15 +126,6 @@ def test_a_rule_by_a_score(two: Folder) -> None:
     (gain,) = cases.case_sets(two.load(), "toy/gain@ours", 2)
     assert chosen(gain) == {"a3": "best", "b2": "worst"}, "higher is better; not a primary metric"
     assert "(Gain; higher is better) of ours" in gain.rule
-
-
-def test_without_ours_the_first_method_decides(tmp_path: Path) -> None:
-    folder = Folder(tmp_path)
-    for method, error in (("unit", 0.5), ("cut", 0.2)):
-        folder.run(method)
-        folder.score(method, scores={"error": score(error), "gain": score(1.0), "boxes": score(1.0)})
-    (found,) = cases.case_sets(folder.load(), "toy/error", 1)
-    assert found.methods == ("cut", "unit") and found.rule.endswith("of cut")
 
 
 @pytest.mark.parametrize(
@@ -193,7 +184,7 @@ def test_a_set_without_a_value_is_named(two: Folder) -> None:
     found, _ = files.load([two.root, other.root])
     assert [some.context["preset"] for some in cases.case_sets(found)] == ["paper", "quick"]
     assert [some.context["preset"] for some in cases.case_sets(found, "second/error")] == ["quick"]
-    assert cases.problems(found, "second/error") == ["no cases of rsna by second/error: no image has a value of it there"]
+    assert cases.problems(found, "second/error") == ["no cases of rsna by second/error@ours: no image has a value of it there"]
 
 
 def test_a_part_of_a_results_folder_knows_the_whole(two: Folder) -> None:

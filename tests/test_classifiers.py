@@ -16,7 +16,8 @@ from bench.config import TrainConfig
 from bench.contracts import LabelledBatch
 from bench.data.imageset import ImageSet, Item
 from bench.errors import BenchError, PreflightError, UsageError
-from bench.fits import Fits
+from bench.fits import Fits, curves_of, stage_of
+from bench.tracking.curves import rows_of
 from evaluators import classifiers, crossfit
 from evaluators.classifiers import ARCHITECTURES, Architecture, Recipe, misfit, network, settle
 from evaluators.crossfit import BalancedBatches, Examples, cross_fit, patient_folds
@@ -249,6 +250,10 @@ def test_it_learns_and_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert facts["start"] == "from scratch"
     assert facts["learnt_from"][0] == {"opacity": 6, "clear": 6}
     assert not list(tmp_path.rglob("*.pth"))  # weights of hundreds of classifiers are not kept
+    (place,) = (tmp_path / "fits").glob("resnet50-original-*")
+    curves = dict(curves_of(place)[1:])  # their losses are, for trackers
+    assert len(curves) == facts["folds"] and all(stage.startswith(f"{stage_of(place)}-fold-") for stage in curves)
+    assert all([step for step, _ in rows_of(log)][-1] == 15 for log in curves.values())
 
     def untrained(*_: object, **__: object) -> None:
         raise AssertionError("trained again")

@@ -9,8 +9,9 @@ from typing import Literal
 import pytest
 
 from bench import config
-from bench.config import fill, fingerprint, load, plain, train_config
+from bench.config import fill, fingerprint, load, plain, section_config, train_config
 from bench.errors import UsageError
+from evaluators.segmentation_config import SegmentationConfig
 
 
 def test_order_is_preset_file_flag(tmp_path: Path) -> None:
@@ -100,7 +101,8 @@ def test_presets_are_valid_down_to_methods_and_evaluators(name: str) -> None:
         ("train.compile=perhaps", "'train.compile': cannot use 'perhaps'"),
         ("train.precision=fp16", "train.precision=fp16: fp32 or bf16"),
         ("train.checkpoint_interval=0", "at least 1"),
-        ("data.fractions=0.5,0.5", "3 values expected"),
+        ("data.fractions=0.5,0.5", "3 values expected"), ("data.fractions=[0.5, 0.5]", "3 values expected"),
+        ("data.fractions=[0.5", r"a list expected: \[a, b\] or a,b"),
         ("data.fractions=0.5,0.5,0.5", "do not add up to 1"),
         ("data.size=8", "data.size=8: at least 16"),
         ("data.load_size=32", "data.load_size=32 is below data.size=64"),
@@ -111,6 +113,18 @@ def test_mistakes_name_the_key(text: str, expected: str) -> None:
     with pytest.raises(UsageError, match=expected) as caught:
         load("quick", None, [text])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["0.5,0.2,0.3", "[0.5, 0.2, 0.3]", "[0.5,0.2,0.3]"])
+def test_a_list_is_written_as_in_yaml_or_between_commas(text: str) -> None:
+    assert load("quick", None, [f"data.fractions={text}"]).data.fractions == (0.5, 0.2, 0.3)
+
+
+@pytest.mark.parametrize("text", ["[unet.lr=2e-3, vgg.iterations=5]", "unet.lr=2e-3,vgg.iterations=5"])
+def test_a_list_of_assignments(text: str) -> None:
+    evaluators = load("quick", None, [f"evaluators.segmentation.recipes={text}"]).evaluators
+    found = section_config(SegmentationConfig, evaluators, "evaluators", "segmentation")
+    assert found.recipe("unet")["lr"] == 0.002 and found.recipe("vgg")["iterations"] == 5
 
 
 @pytest.mark.parametrize(

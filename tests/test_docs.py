@@ -1,4 +1,4 @@
-"""The documentation says what the code does: commands parse, links lead somewhere, every metric is defined, examples run."""
+"""The documentation says what the code does: commands parse, links lead somewhere, every metric is defined."""
 
 from __future__ import annotations
 
@@ -9,23 +9,22 @@ import shlex
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
-from conftest import ROOT, TINY, Bench, forget_imports, records
-from fixtures_data import chest, save_png, write_csv
+from conftest import ROOT
+from fixtures_data import reader as make_reader
 
 from bench import config
 from bench.cli import _CALLS
 from bench.contracts import Metric
 from bench.data.readers import BUILTIN
-from bench.experiment import evaluator_config
+from bench.errors import UsageError
+from bench.experiment import evaluator_config, method_config
 from bench.parser import build_parser
-from bench.registry import DATASETS, EVALUATORS
+from bench.registry import EVALUATORS
 
 DOCS = ROOT / "docs"
 PAGES = (ROOT / "README.md", *sorted(DOCS.glob("*.md")))
-FILMS = DOCS / "plugins" / "films.py"
 #: Configurations whose metrics differ: of presets, and of keys that change them.
 SETTINGS: Mapping[str, tuple[str, list[str]]] = {
     "quick": ("quick", []), "small": ("small", []), "paper": ("paper", []),
@@ -93,8 +92,35 @@ def test_a_wrong_command_does_not_parse(command: str) -> None:
 def test_documented_flags_that_pages_promise() -> None:
     """Flags that a reader is sent to; a page that no longer shows them has lost its point."""
     shown = " ".join(command for _, command in commands())
-    flags = ("--against paper", "--format html", "--figures", "--cases first", "--wandb offline", "wandb sync", "--suite ablation")
+    flags = [
+        "--table 1 --against paper", "--full", "--format html", "--format latex", "--figures", "--cases first", "--wandb offline",
+        "wandb sync", "--suite ablation",
+    ]  # fmt: skip
     assert not [flag for flag in flags if flag not in shown]
+
+
+def test_keys_that_pages_set_exist() -> None:
+    """``--set KEY=VALUE`` between the lines: what an error's remedy names has to be a key, spelt out."""
+    found = {key: value for page in PAGES for key, value in re.findall(r"`[^`\n]*--set ([a-z][\w.:]*)=([^`\s]*)[^`\n]*`", text(page))}
+    assert len(found) > 10 and found["evaluators.fidelity.extractor"] == "cxr"
+    for key, value in found.items():
+        if key not in ("key", "train.K") and not key.startswith("methods.mmagic"):  # placeholders; an optional part
+            known(key, value)
+    with pytest.raises(UsageError):
+        known("evaluators.fidelity.extracter", "cxr")
+
+
+def known(key: str, value: str) -> None:
+    """Set one key, of the part that it belongs to.
+
+    Raises:
+        UsageError: there is no such key, or no such value.
+    """
+    resolved = config.load("paper", None, [f"{key}={value}"], {})
+    part, _, rest = key.partition(".")
+    for kind, check in (("evaluators", evaluator_config), ("methods", method_config)):
+        if part == kind:
+            check(resolved, rest.split(".")[0])
 
 
 def test_suites_datasets_and_presets_of_commands_exist() -> None:
@@ -131,6 +157,15 @@ def test_links_resolve() -> None:
 
 def test_every_page_is_linked_from_the_readme() -> None:
     assert not [page.name for page in PAGES[1:] if f"(docs/{page.name})" not in text(PAGES[0])]
+
+
+def test_pages_say_which_published_numbers_are_not_there() -> None:
+    """The README and two pages name what cannot be compared; where such numbers are added, the pages have to change."""
+    published = {path.stem for path in (ROOT / "leaderboards" / "published").glob("*.json")}
+    assert published == {"table1", "table3"}
+    for name in ("README.md", "docs/reproducing.md", "docs/protocol.md"):
+        flat = " ".join(text(ROOT / name).replace("*", "").split())
+        assert re.search(r"Table 2 and (of )?Figure 6 (is|are) not in the project", flat), name
 
 
 def test_no_page_names_a_folder_of_a_developers_machine() -> None:
@@ -257,7 +292,6 @@ def test_budgets_and_hours_of_reproducing() -> None:
     row = r"^\| `(\w+)`(, pretraining)?.* \| ([\d,]+)(?: full updates)? x (\d+) \| ([\d.]+) \| (\d+) \|"
     found = re.findall(row, page, re.MULTILINE)
     assert len(found) == 9
-    from bench.experiment import method_config
     from bench.registry import METHODS
 
     for name, pretraining, iterations, batch, work, hours in found:
@@ -278,9 +312,29 @@ def test_every_dataset_has_its_page() -> None:
     page = text(DOCS / "data.md")
     for name in BUILTIN:
         assert f"`{name}`" in page or f"[`{name}`]" in page, name
-        policy = DATASETS.get(name).policy
+        policy = make_reader(name, ROOT).policy  # an instance's: that of `folder` is an option
         line = next(line for line in page.splitlines() if line.startswith("|") and f"`{name}`" in line)
         assert line.split("|")[-2].strip().startswith(policy), f"{name} is {policy}"
+        row = next(line for line in policies().splitlines() if line.startswith(f"| `{policy}` |"))
+        assert f"`{name}`" in row.split("|")[-2], f"Policies: {name} is {policy}"
+
+
+def policies() -> str:
+    """The section of the data page that says what may be done under which policy."""
+    return text(DOCS / "data.md").split("\n## Policies\n")[1].split("\n## ")[0]
+
+
+def test_policies_of_the_page_are_those_of_the_code() -> None:
+    """Every policy has a row, in the order of strictness, and W&B gets the pictures of those that the gate lets pass."""
+    from bench.data.contract import POLICIES
+    from bench.tracking import gate
+
+    rows = {cells[1].strip(" `"): cells for cells in (line.split("|") for line in policies().splitlines() if "| `" in line[:4])}
+    assert tuple(rows) == POLICIES
+    for policy, cells in rows.items():
+        assert (cells[2].strip() == "yes") == (policy in gate.OPEN), policy
+        assert cells[3].strip().startswith("yes") == (policy in gate.TOLD), policy
+    assert [rows["credentialed"][k].strip() for k in (4, 5)] == ["no", "no"]
 
 
 def test_messages_of_the_data_page_are_the_readers_own() -> None:
@@ -295,49 +349,3 @@ def test_messages_of_the_data_page_are_the_readers_own() -> None:
         parts = [part.strip(" ,.:'()/") for part in re.split(names, message.removeprefix("note ").removeprefix("error "))]
         for part in (part for part in parts if len(part.split()) > 2):
             assert part in flat, f"no reader says '{part}' ({message})"
-
-
-# -- examples ----------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def films(tmp_path: Path) -> Iterator[Path]:
-    """A folder as the example reads it: 24 films of twelve patients."""
-    root = tmp_path / "films"
-    rows: list[list[Any]] = []
-    for i in range(24):
-        save_png(root / "a" / f"{i:04d}.png", chest(i, 64, opaque=i % 2 == 0))
-        rows.append([f"a/{i:04d}.png", f"p{i // 2}", "PA", int(i % 2 == 0)])
-    write_csv(root / "films.csv", ("file", "patient", "view", "opaque"), rows)
-    yield root
-    forget_imports()
-
-
-def test_the_dataset_of_the_page_is_read(bench: Bench, films: Path, tmp_path: Path) -> None:
-    done = bench("data", "check", "films", films, "--import", FILMS)
-    assert done.code == 0, done.err
-    assert "24: opacity 12 (50%), clear 12 (50%)" in done.out and "patients  12, 12 of them in both domains" in done.out
-    assert bench("data", "show", "films", films, "--import", FILMS, "--out", tmp_path / "films.png").code == 0
-
-
-def test_the_dataset_of_the_page_names_what_is_wrong(bench: Bench, films: Path) -> None:
-    with (films / "films.csv").open("a") as stream:
-        stream.write("a/0000.png,p0,PA,maybe\na/none.png,p1,PA,1\n../../etc/passwd,p1,PA,1\n")
-    done = bench("data", "check", "films", films, "--import", FILMS)
-    assert done.code == 3
-    for told in ("row 26: opaque is 'maybe'", "row 27: names a/none.png", "row 28: films: '../../etc/passwd' leads out"):
-        assert f"error     films.csv {told}" in done.out
-
-
-def test_the_dataset_and_suite_of_the_page_run(bench: Bench, films: Path, tmp_path: Path) -> None:
-    words = [f"films={films}" if word == "synthetic,images=24" else word for word in TINY]
-    for key in ("prior.iterations=2", "prior.batch_size=4", "prior.size=32", "evaluators.classification.iterations=2"):
-        words += ["--set", key]
-    words += ["--set", "evaluators.classification.architectures=mobilenet", "--set", "data.fractions=0.5,0.1,0.4"]
-    done = bench("run", "--method", "toy", *words, "--import", FILMS, "--suite", "looks", "--runs", tmp_path / "runs")
-    assert done.code == 0, done.err
-    found = records(tmp_path / "runs")
-    assert {"toy/films--fidelity", "toy/films--classification"} <= set(found)
-    record = found["toy/films--fidelity"]
-    assert record["status"] == "ok" and record["policy"] == "no-redistribution" and record["split_by"] == "patient"
-    assert record["scores"]["fd_cxr"]["value"] > 0

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import math
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -33,7 +35,7 @@ LINES = (
             Entry(Cell(2.0, 0.123456789012345, "subsets", n=(38,))),
             Entry(Cell(89.94, ci=(88.92, 90.87), n=(38,)), mark=TIE), Entry(Cell(-0.04)), Entry(),
         ),
-        group="A", original=True,
+        group="A", original=True, who=("original", "1", ""),
     ),
     Line(
         "a_b|c",
@@ -42,7 +44,7 @@ LINES = (
             Entry(Cell(90.94, ci=(88.92, 90.87), n=(33, 38)), mark=BEST),
             Entry(text="failed"), Entry(Cell(0.5, doubt="a blind segmenter.")),
         ),
-        group="A", notes=("segmentation, seed 0 failed: 100 % memory",),
+        group="A", notes=("segmentation, seed 0 failed: 100 % memory",), who=("a_b", "2", "abcd"),
     ),
     Line(
         "[x]", (Entry(Cell(1.5), mark=SECOND), Entry(Cell(math.nan)), Entry(Cell(-1.26, ci=(-2.0, -0.5))), Entry(Cell(0.5, math.inf))),
@@ -62,17 +64,18 @@ dataset rsna · data 0b37
 
 - Other data: `--force score`.
 
-|    | Method     |            KD ↓ |      RSNA: mIoU (%) ↑ |   RSNA: delta (pp) ↑ |                                 JSRT: p |
-|:---|:-----------|----------------:|----------------------:|---------------------:|----------------------------------------:|
-| A  | original   |     2.00 ± 0.12 |   89.9 ‡ [88.9, 90.9] |                  0.0 |                                       ~ |
-|    | a_b\\|c [1] | **0.33** ± 0.10 | **90.9** [88.9, 90.9] |               failed | <span style="color:gray">0.500</span> † |
-| B  | [x]        |     <u>1.50</u> |                     ~ |    -1.3 [-2.0, -0.5] |                                   0.500 |
+|    | Method     |            KD ↓ |      RSNA: mIoU (%) ↑ |   RSNA: delta (pp) ↑ |   JSRT: p |
+|:---|:-----------|----------------:|----------------------:|---------------------:|----------:|
+| A  | original   |     2.00 ± 0.12 |   89.9 ‡ [88.9, 90.9] |                  0.0 |         ~ |
+|    | a_b\\|c [1] | **0.33** ± 0.10 | **90.9** [88.9, 90.9] |               failed |   0.500 † |
+| B  | [x]        | <ins>1.50</ins> |                     ~ |    -1.3 [-2.0, -0.5] |     0.500 |
 
 - [1] a_b|c: segmentation, seed 0 failed: 100 % memory.
 - n = 38 images.
-- **Bold**: the best of a column; <u>underlined</u>: the second.
+- **Bold**: the best of a column.
+- <ins>Underlined</ins>: the second.
 - ‡ cannot be told from the best by a paired test.
-- † in grey, not to be relied upon and not ranked: a blind segmenter.
+- †, not to be relied upon and not ranked: a blind segmenter.
 
 <details><summary>By &lt;segmenter&gt;</summary>
 
@@ -92,9 +95,10 @@ def test_markdown() -> None:
 
 
 def test_a_sheet_that_explains_its_marks_is_not_explained_again() -> None:
-    own = Sheet("t", "T", {}, HEADS, LINES, below=("Bold: best, underlined: second.", "‡: a tie.", "† doubtful: a blind segmenter."))
+    told = ("Marks, by column: bold: best; underlined: second.", "‡: a tie.", "† doubtful: a blind segmenter.")
+    own = Sheet("t", "T", {}, HEADS, LINES, below=told)
     text = formats.write([own], "md")
-    assert "- **Bold**" not in text and "cannot be told" not in text and "not to be relied" not in text
+    assert "- **Bold**" not in text and "<ins>Und" not in text and "cannot be told" not in text and "not to be relied" not in text
     bare = Sheet("t", "T", {}, HEADS[2:3], (Line("a", (Entry(Cell(1.0)),)),))
     assert formats.write([bare], "md").strip().endswith("|")
 
@@ -136,6 +140,54 @@ def test_csv_goes_through_pandas_without_a_loss() -> None:
     assert set(found["in.data"].dropna()) == {"0b37"} and found["original"].sum() == 4
 
 
+def test_rows_of_a_csv_say_their_sheet_and_method() -> None:
+    twin = replace(SHEET, context={**SHEET.context, "fidelity of rsna": "extractor=cxr"}, behind=())
+    rows = list(csv.DictReader(io.StringIO(formats.write([SHEET, twin], "csv"))))
+    ids = {(row["sheet_id"], row["in.fidelity of rsna"]) for row in rows if row["sheet"] == "table1"}
+    assert len({name for name, _ in ids}) == 2 == len(ids) and {words for _, words in ids} == {"", "extractor=cxr"}
+    whose = {(row["line"], row["method"], row["method_version"], row["config_fingerprint"]) for row in rows}
+    assert {("a_b|c", "a_b", "2", "abcd"), ("original", "original", "1", ""), ("[x]", "", "", "")} < whose
+
+
+# -- wide and long tables -----------------------------------------------------------------------------------------------------
+
+MANY = tuple(Head(f"h{k}", f"Set {k // 3}", "lower", "", 1, f"k{k}") for k in range(9))
+ROW = tuple(Entry(Cell(float(k), ci=(k - 1.0, k + 1.0)), mark=BEST) for k in range(9))
+NOTES = ("Data: /home/jane/x/set1.", "Marks, by column: bold: best.")
+BROAD = Sheet("t", "T", {}, MANY, (Line("a", ROW), Line("b", ROW)), below=NOTES)
+
+
+def test_a_wide_table_is_one_for_each_group_in_markdown() -> None:
+    text = formats.write([BROAD], "md")
+    heads = [line for line in text.splitlines() if "Method" in line]
+    assert len(heads) == 3 and all(len(line.split("|")) == 6 for line in heads) and not any("Set" in line for line in heads)
+    assert [line for line in text.splitlines() if line.startswith("**Set")] == ["**Set 0**", "**Set 1**", "**Set 2**"]
+    assert text.count("| a ") == 3 and text.count("- Marks") == 1
+    narrow = formats.write([replace(BROAD, heads=MANY[:6], lines=(Line("a", ROW[:6]),))], "md")
+    assert narrow.count("Method") == 1 and "Set 1: h3" in narrow
+
+
+def test_a_wide_latex_table_shrinks_with_spreads_in_a_second_line() -> None:
+    text = formats.write([BROAD], "latex")
+    assert r"\begin{table*}" in text and r"\begin{adjustbox}{max width=\textwidth}" in text and "adjustbox" in text.splitlines()[0]
+    assert r"\shortstack[r]{\textbf{3.0}\\{\tiny [2.0, 4.0]}}" in text
+    assert "% Data: set1." in text and "jane" not in text and r"bold: best.\par" in text
+
+
+def test_a_long_latex_table_breaks_over_pages() -> None:
+    text = formats.write([replace(BROAD, heads=MANY[:2], lines=tuple(Line(f"m{k}", ROW[:2]) for k in range(41)))], "latex")
+    assert r"\begin{longtable}{lrr}" in text and r"\begin{table" not in text and "longtable" in text.splitlines()[0]
+    assert text.index(r"\caption") < text.index(r"\toprule") < text.index(r"\endfirsthead") < text.index("m40 &")
+    assert r"\begin{longtable}" not in formats.write([replace(BROAD, lines=(Line("a", ROW),) * 40)], "latex")
+
+
+def test_what_decides_is_what_is_shown() -> None:
+    subsets, seeds = Cell(1.0, 0.1, "subsets", ci=(0.7, 1.3)), Cell(1.0, 0.1, "seeds", ci=(0.7, 1.3), seeds=3)
+    assert formats.parts(Entry(subsets), HEADS[0]) == ("1.00", "[0.70, 1.30]")
+    assert formats.parts(Entry(seeds), HEADS[0]) == ("1.00", "± 0.10 [0.70, 1.30]")
+    assert formats.parts(Entry(Cell(1.0, 0.1, "subsets")), HEADS[0]) == ("1.00", "± 0.10")
+
+
 def _strict(text: str) -> object:
     return json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
 
@@ -152,6 +204,7 @@ def test_json_is_strict_and_whole() -> None:
         "value": 2.0, "text": "", "std": 0.123456789012345, "std_over": "subsets", "ci": None, "n": [38], "seeds": 1,
         "mark": "", "doubt": "",
     }  # fmt: skip
+    assert [sheet["lines"][1][name] for name in ("method", "method_version", "config_fingerprint")] == ["a_b", "2", "abcd"]
     assert second[1]["ci"] == [88.92, 90.87] and second[1]["mark"] == BEST and second[2]["text"] == "failed"
     assert third[1]["value"] is None and third[3]["std"] is None
     assert sheet["lines"][1]["notes"] == list(LINES[1].notes) and sheet["lines"][0]["original"] is True
@@ -171,14 +224,15 @@ def test_latex() -> None:
         r"\midrule",
         r"A & original & 2.00 $\pm$ 0.12 & 89.9\,\textdaggerdbl{} [88.9, 90.9] & 0.0 & -- \\",
         r" & a\_b\textbar{}c [1] & \textbf{0.33} $\pm$ 0.10 & \textbf{90.9} [88.9, 90.9] & failed & "
-        r"{\color{gray}0.500}\,\textdagger{} \\",
+        r"0.500\,\textdagger{} \\",
         r"\midrule",
         r"B & [x] & \underline{1.50} & -- & \textminus{}1.3 [\textminus{}2.0, \textminus{}0.5] & 0.500 \\",
     ]
     assert r"\begin{tabular}{llrrrr}" in text and r"\caption{Table 1 $\cdot$ 50 \% \& more}" in text
-    assert r"Other data: \texttt{-{}-force score}.\par" in text and "xcolor" in text.splitlines()[0]
+    assert r"Other data: \texttt{-{}-force score}.\par" in text and "xcolor" not in text
     assert r"\label{tab:table1}" in text and r"\label{tab:table1-segmenters}" in text
-    assert r"\textbf{Bold}: the best of a column; \underline{underlined}: the second.\par" in text
+    assert r"\textbf{Bold}: the best of a column.\par" in text and r"\underline{Underlined}: the second.\par" in text
+    assert "\n% n = 38 images.\n" in text and "n = 38 images.\\par" not in text, "notes on what is behind it stay in the source"
 
 
 def test_latex_escapes_every_special_character() -> None:
@@ -191,7 +245,7 @@ def test_latex_escapes_every_special_character() -> None:
         assert latex.escape(f"a{character}b") == f"a{words}b"
     assert latex.escape(r"\{}") == r"\textbackslash{}\{\}", "what an escape brings is not escaped again"
     assert latex.escape("-1 to [-2, 3], a-1, 2-3\n--x") == r"\textminus{}1 to [\textminus{}2, 3], a-1, 2-3 -{}-x"
-    assert latex.prose("**a_b** and `c&d` <u>e%</u> f*g") == r"\textbf{a\_b} and \texttt{c\&d} \underline{e\%} f*g"
+    assert latex.prose("**a_b** and `c&d` <ins>e%</ins> f*g") == r"\textbf{a\_b} and \texttt{c\&d} \underline{e\%} f*g"
 
 
 def test_a_row_that_begins_with_a_bracket_is_no_option_of_the_row_above() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from conftest import Bench
 from test_leaderboard import METRICS, fidelity, record, score
+from test_paper_classifiers import ROWS
 
 from bench import records
 from leaderboards.render import leaderboard
@@ -59,6 +60,32 @@ def test_data_formats_hold_everything_without_a_table(bench: Bench, runs: Path) 
     assert [sheet["key"] for sheet in found["sheets"]] == ["general"]
 
 
+def test_a_table_that_is_not_transcribed_is_printed_as_measured(bench: Bench, tmp_path: Path) -> None:
+    runs = write(tmp_path / "runs", ROWS)
+    answer = bench("leaderboard", runs, "--table", "2", "--against", "paper")
+    assert answer.code == 0 and "- The printed numbers of Table 2 have not been transcribed" in answer.out
+    assert "Generated, drit" in answer.out and answer.out.index("not been transcribed") < answer.out.index("Generated, drit")
+
+
+def test_the_general_table_in_markdown_is_the_default_view(bench: Bench, runs: Path) -> None:
+    assert bench("leaderboard", runs, "--table", "general").out == bench("leaderboard", runs).out
+    assert bench("leaderboard", runs, "--table", "general", "--full").out == bench("leaderboard", runs, "--full").out
+    latex = bench("leaderboard", runs, "--table", "general", "--format", "latex")
+    assert latex.code == 0 and "KID" in latex.out and latex.out.count("\\label") == 1
+
+
+def test_files_left_out_are_in_the_document(bench: Bench, runs: Path, tmp_path: Path) -> None:
+    bad = next(runs.rglob("records/*.json")).with_name("z.json")
+    bad.write_text('{"schema": 2, "value": NaN}')
+    words = f"1 file left out: {bad.relative_to(runs)} (not valid JSON (NaN is no number of JSON))."
+    for form, more in (("md", ()), ("md", ("--table", "1")), ("latex", ("--table", "1")), ("html", ()), ("json", ())):
+        out = tmp_path / f"made.{form}"
+        assert bench("leaderboard", runs, "--format", form, *more, "--out", out).code == 0
+        text = out.read_text()
+        assert words.replace("_", "\\_") in text or words in text, (form, more)
+        assert str(tmp_path) not in text
+
+
 def test_out(bench: Bench, runs: Path, tmp_path: Path) -> None:
     answer = bench("leaderboard", runs, "--table", "1", "--format", "latex", "--out", tmp_path / "new" / "t.tex")
     assert answer.code == 0 and answer.out == f"{tmp_path / 'new' / 't.tex'}\n"
@@ -77,7 +104,6 @@ def test_out(bench: Bench, runs: Path, tmp_path: Path) -> None:
         ("--against papers", "unknown word 'papers'. Did you mean 'paper'?"),
         ("--against paper", "--against goes with the paper's tables: add --table"),
         ("--against paper --table general", "--against goes with the paper's tables"),
-        ("--against paper --table fig6", "--against paper --table fig6: The numbers behind Figure 6 are not printed"),
         ("--full --format csv", "--full goes with the general leaderboard"),
         ("--full --table 1", "--full goes with the general leaderboard"),
         ("--cases first", "--cases goes with --figures DIR or --format html"),
@@ -143,6 +169,13 @@ def restrict(root: Path) -> None:
         records.write(path, {**json.loads(path.read_text()), "policy": "credentialed"})
 
 
+def test_records_say_the_settings_that_a_preset_gives(stored: Path) -> None:
+    found = [json.loads(path.read_text()) for path in stored.rglob("records/*.json")]
+    costs = [record["cost"] for record in found if record["method"] != "original"]
+    assert costs and all({"iterations", "batch_size", "accumulate", "precision", "tf32", "ema"} <= set(cost) for cost in costs)
+    assert costs[0]["tf32"] is False and isinstance(costs[0]["batch_size"], int)
+
+
 def test_figures_and_page(bench: Bench, stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     answer = bench("leaderboard", stored, "--figures", "figures", "--count", "2")
@@ -160,6 +193,25 @@ def test_figures_and_page(bench: Bench, stored: Path, tmp_path: Path, monkeypatc
     assert f"bench leaderboard {stored.name} --format html" in page and str(stored.parent) not in page, "it is handed on"
     assert "![" not in page, "the pictures of the markdown leaderboard lie elsewhere"
     assert "cases by toy-score/xyz" in bench("leaderboard", stored, "--format", "html", "--cases", "toy-score/xyz").err
+
+
+def test_a_damaged_image_costs_its_case_and_the_exit_code(bench: Bench, stored: Path, tmp_path: Path) -> None:
+    images = sorted(next(p for p in stored.glob("toy/*/*/translated/*") if "b2a" not in p.name).glob("images/*.png"))
+    for path in images:
+        path.write_bytes(path.read_bytes()[:40])
+    answer = bench("leaderboard", stored, "--format", "html", "--out", tmp_path / "page.html", "--count", "1")
+    page = (tmp_path / "page.html").read_text()
+    assert answer.code == 1 and "Table 1" in page and str(tmp_path / "page.html") in answer.out
+    assert answer.last.startswith("error: written without the cases of damaged files: ")
+    assert answer.last.endswith("with --force translate.")
+    assert answer.err.count("note: left out: ") == 1, "though figures and page open it"
+    figures = bench("leaderboard", stored, "--figures", tmp_path / "figures", "--count", "1")
+    assert figures.code == 3 and "left out: " in figures.err
+
+
+def test_no_folder_of_figures_without_records(bench: Bench, tmp_path: Path) -> None:
+    answer = bench("leaderboard", tmp_path / "nowhere", "--figures", tmp_path / "figures")
+    assert answer.code == 2 and "does not exist" in answer.err and not (tmp_path / "figures").exists()
 
 
 def test_restricted_images_are_left_out_and_that_is_said_once(bench: Bench, stored: Path, tmp_path: Path) -> None:

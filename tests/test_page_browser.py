@@ -270,7 +270,7 @@ def test_overlays_are_drawn_where_the_masks_are(tab: Tab) -> None:
     option("All methods side by side").check()
     captions = tab.page.locator(".grid figcaption").all_inner_texts()
     assert captions == ["Input", "True clear image", "cut", "ours"]
-    assert tab.page.locator(".scores thead").inner_text().split() == ["Score", "cut", "ours"]
+    assert tab.page.locator(".scores thead").inner_text().split() == ["Score", "cut", "ours", "selected"]
     tab.page.locator(".grid figcaption button").first.click()
     assert tab.page.locator(".stage").count() == 1 and tab.page.get_by_label("Method", exact=True).input_value() == "cut"
     tab.page.keyboard.press("j")

@@ -12,6 +12,7 @@ from test_leaderboard import metric, score
 from bench.errors import UsageError
 from bench.records import LOCAL, Local
 from leaderboards.paper import TABLES, missing, sheets
+from leaderboards.render import leaderboard
 from leaderboards.sheet import BEST, SECOND, TIE, Sheet
 
 IMAGES = [f"{k:02d}" for k in range(24)]
@@ -56,12 +57,49 @@ def test_columns_and_values_of_table_1() -> None:
 def test_a_paired_test_decides_ties_where_there_are_values_by_image() -> None:
     sheet = only(FULL)
     assert marks(sheet, "rsna.segmentation.miou") == {"original": "", "a": BEST, "b": TIE, "c": ""}
-    # Sensitivity has no values by image: intervals of +-1 that overlap are a tie, even where the paired test tells mIoU apart.
+    # Here sensitivity has no values by image: intervals of +-1 that overlap are a tie, even where the paired test tells mIoU apart.
     assert marks(sheet, "rsna.segmentation.sensitivity") == {"original": TIE, "a": BEST, "b": TIE, "c": TIE}
     assert marks(sheet, "rsna.fidelity.fid") == {"original": "", "a": BEST, "b": TIE, "c": ""}
     told = " ".join(sheet.below)
     assert "paired Wilcoxon over patients" in told and "overlap count as a tie" in told
     assert "No method is better than the others" in told and "Sensitivity (Lungs of rsna)" in told
+
+
+def test_secondary_metrics_and_segmenters_are_tested_where_they_have_values_by_image() -> None:
+    rows = []
+    for made_ in LUNGS:
+        local = made_[LOCAL]
+        more = {"sensitivity": local.values["miou"], "miou/unet": local.values["miou"]}
+        rows.append({**made_, LOCAL: Local("", local.values, local.patients, more=more)})
+    sheet = only(rows)
+    assert marks(sheet, "rsna.segmentation.sensitivity") == {"original": "", "a": BEST, "b": TIE, "c": ""}
+    (behind,) = sheet.behind
+    found = {(one.group, one.label): one.entries[1].mark for one in behind.lines}
+    assert [found["U-Net", name] for name in "abc"] == [BEST, TIE, ""], "by image"
+    assert [found["PSPNet", name] for name in "abc"] == [BEST, TIE, TIE], "by interval, for want of values by image"
+    told = " ".join(sheet.below)
+    assert "overlap count as a tie" not in told and "Ties of mIoU delta, mIoU, Sensitivity: paired Wilcoxon" in told
+    assert sheets(list(reversed(rows)), "1") == [sheet]
+
+
+def test_settings_of_an_evaluator_are_in_title_and_context_in_full() -> None:
+    params = [{"extractor": "inception", "models": f"{'x' * 40}{k}"} for k in range(2)]
+    rows = [{**distances(m, fid, 0.1), "params": p} for p in params for m, fid in (("original", 80.0), ("a", 70.0))]
+    found = sheets(rows, "1")
+    assert len(found) == 2 and len({sheet.title for sheet in found}) == 2
+    for sheet, p in zip(found, params, strict=True):
+        assert sheet.title.endswith(f"fidelity on rsna models={p['models']}")
+        assert sheet.context["fidelity of rsna"] == f"models={p['models']}"
+        assert "fidelity on rsna fidelity" not in sheet.title
+
+
+def test_two_records_of_the_same_time_are_undecidable_and_said_so() -> None:
+    rows = [distances("original", 80, 0.04), distances("a", 70, 0.02), distances("a", 71, 0.03)]
+    words = "Undecidable: 2 records of fidelity of a on rsna, seed 0, differ and were written at the same time (2026-01-01T00:00:00)"
+    assert any(told.startswith(words) for told in only(rows).below) and words in leaderboard(rows)
+    newer = [*rows[:2], {**rows[2], "written": "2026-01-02T00:00:00"}]
+    copies = [*rows[:2], rows[1]]
+    assert not any("Undecidable" in told for some in (newer, copies) for told in only(some).below)
 
 
 def test_original_can_be_best_and_second() -> None:
@@ -161,6 +199,8 @@ def test_seeds_are_averaged_and_their_spread_decides() -> None:
     sheet = only([*rows, distances("b", 63.5, 0.02), distances("c", 70.0, 0.02)])
     cell = entry(sheet, "a", "rsna.fidelity.fid").cell
     assert cell and (cell.value, cell.std, cell.std_over, cell.seeds) == (62.0, 2.0, "seeds", 3)
+    assert cell.ci == (61.5, 62.5), "the mean of the seeds' intervals over patients"
+    assert any("of several seeds the mean of theirs" in line for line in sheet.below)
     assert marks(sheet, "rsna.fidelity.fid") == {"original": "", "a": BEST, "b": TIE, "c": ""}
     assert any("3 (a)" in line for line in sheet.below)
 

@@ -18,7 +18,23 @@ def test_six_rows_in_the_order_of_the_paper_below_original() -> None:
     assert {name: value(sheet, name, "rsna.fidelity.fid") for name in SWITCHES} == FIDS
     found = marks(sheet, "rsna.fidelity.fid")
     assert found["full"] == BEST and found["AASPM + FA + LCA"] == SECOND and set(found.values()) == {BEST, SECOND, ""}
+    assert any("`original` is a line for reference" in told for told in sheet.below)
     assert not any("without scores" in line for line in sheet.above)
+
+
+def test_original_is_never_best_second_or_a_tie() -> None:
+    best = distances("original", 67.25, 0.067)
+    (sheet,) = sheets([*ROWS, best], "3")
+    found = marks(sheet, "rsna.fidelity.fid")
+    assert found["original"] == "" and found["full"] == BEST and found["AASPM + FA + LCA"] == SECOND
+
+
+def test_notes_call_rows_as_the_table_does() -> None:
+    rows = [{**r, "warnings": ["discriminator at chance"]} for r in ROWS[:2]]
+    (sheet,) = sheets([*rows, ROWS[5]], "3")
+    told = "\n".join(sheet.below)
+    assert "Training of AASPM, none: discriminator at chance." in told and "none: ours v1 `" in told
+    assert "ours (" not in told
 
 
 def test_rows_that_are_not_there_are_named_with_the_command() -> None:

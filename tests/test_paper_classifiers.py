@@ -9,6 +9,7 @@ import pytest
 from paper_tools import entry, line, made, value
 from test_leaderboard import metric, score
 
+from bench.records import LOCAL, Local
 from leaderboards.paper import sheets
 from leaderboards.sheet import BEST, SECOND, TIE
 
@@ -105,6 +106,39 @@ def test_test_sets_stand_side_by_side() -> None:
     (sheet,) = sheets([*ROWS, learnt("original", REAL, dataset="mimic"), learnt("ours", REAL, dataset="mimic")], "2")
     assert list(dict.fromkeys(head.group for head in sheet.heads)) == ["Opacity in rsna", "Opacity in mimic"]
     assert entry(sheet, "Mask, ours", "mimic.classification.f1", "ResNet50").cell is None
+
+
+def by_image(made: dict[str, Any], right: Mapping[str, int]) -> dict[str, Any]:
+    """With values by image of accuracy: so many of a hundred images, one a patient, are right."""
+    more = {f"{part}_accuracy": {f"{k:03d}": float(k < n) for k in range(100)} for part, n in right.items()}
+    return {**made, LOCAL: Local("", {}, {f"{k:03d}": f"p{k}" for k in range(100)}, more=more)}
+
+
+def test_accuracy_is_compared_by_image_where_there_are_values() -> None:
+    real = {"resnet50_original": 70}
+    rows = [
+        by_image(learnt("original", REAL), real), by_image(ROWS[1], {**real, "resnet50_generated": 80, "resnet50_mask": 81}), ROWS[2],
+    ]  # fmt: skip
+    (sheet,) = sheets(rows, "2")
+    key, accuracy = "rsna.classification.accuracy", {}
+    for one in sheet.lines[:4]:
+        accuracy[one.label] = entry(sheet, one.label, key, "ResNet50").mark
+    assert accuracy == {"Original": "", "Generated, drit": "", "Generated, ours": TIE, "Mask, ours": BEST}
+    assert any(told.startswith("Ties of Accuracy: paired Wilcoxon") for told in sheet.below)
+    far = [rows[0], by_image(ROWS[1], {**real, "resnet50_generated": 60, "resnet50_mask": 81}), ROWS[2]]
+    (other,) = sheets(far, "2")  # intervals overlap as before; the values by image tell them apart
+    assert entry(other, "Generated, ours", key, "ResNet50").mark == SECOND
+
+
+def test_a_part_without_values_says_why_once() -> None:
+    rows = [learnt("original", REAL), learnt("ours", REAL), learnt("drit", REAL)]
+    for made_ in rows[1:]:
+        for label in LABELS:
+            for arch in NAMES:
+                made_["scores"][f"{arch}_generated_{label.lower()}"]["note"] = "the translator learnt on another dataset"
+    (sheet,) = sheets(rows, "2")
+    told = [words for words in sheet.below if "learnt on another dataset" in words]
+    assert told == ["No value of Generated on rsna: the translator learnt on another dataset."]
 
 
 def test_against_the_paper_says_that_nothing_is_transcribed() -> None:

@@ -123,6 +123,24 @@ def test_iou_counts_decided_pixels_only() -> None:
         cases.iou(box(0, 4, 16), reference, None)
 
 
+def test_figure_4_says_what_outlines_cannot_show_and_draws_them_at_borders() -> None:
+    nothing, half = np.zeros((32, 32), np.bool_), np.zeros((32, 32), np.bool_)
+    half[:, :16] = True
+    inside = np.zeros((32, 32), np.bool_)
+    inside[8:24] = True
+    one = case(0, ("a", "b", "c"), lungs=half & inside, lungs_before={"unet": nothing}, inside=inside)
+    seen = {"a": half & inside, "b": inside, "c": nothing}
+    one = replace(one, results={name: replace(one.results[name], lungs={"unet": mask}) for name, mask in seen.items()})
+    figure = cases.segmentation(replace(case_set(("a", "b", "c"), 1), cases=(one,)))
+    said = [axis.texts[0].get_text() for axis in panels(figure)]
+    assert said == ["no lungs found\nIoU 0.0 %", "IoU 100.0 %", "whole image\nIoU 50.0 %", "no lungs found\nIoU 0.0 %"]
+    drawn = [[path for line in axis.collections for path in line.get_paths()] for axis in panels(figure)]
+    assert [len(paths) for paths in drawn] == [1, 2, 2, 1], "the reference, and lungs where there are any"
+    corners = drawn[2][0].vertices
+    assert np.allclose([corners.min(0), corners.max(0)], [[-0.5, 7.5], [31.5, 23.5]], atol=0.01), "pixel edges, the border's too"
+    assert panels(figure)[2].get_xlim() == (-0.5, 31.5) and panels(figure)[2].get_ylim() == (31.5, -0.5)
+
+
 def test_figure_4_writes_the_iou_of_what_it_shows_into_each_panel() -> None:
     figure = cases.segmentation(case_set(("ours",), 1), "unet")
     assert [axis.texts[0].get_text() for axis in panels(figure)] == ["IoU 50.0 %", "IoU 66.7 %"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from leaderboards.paper.marks import OVERLAP, PAIRED, VALUE, marks, overlap
+from leaderboards.paper.marks import OVERLAP, PAIRED, VALUE, marks, overlap, reach
 from leaderboards.sheet import BEST, SECOND, TIE
 from leaderboards.tables import Cell
 
@@ -27,10 +27,19 @@ def test_overlapping_intervals_are_a_tie_and_a_tie_is_no_second() -> None:
     assert found.marks == (BEST, TIE, "") and found.grounds == {OVERLAP} and not found.undecided
 
 
-def test_a_standard_deviation_stands_in_for_a_missing_interval() -> None:
-    assert overlap(Cell(1.0, std=0.2), Cell(1.3, std=0.2)) is True
-    assert overlap(Cell(1.0, std=0.1), Cell(1.3, std=0.1)) is False
+def test_1_96_standard_deviations_stand_in_for_a_missing_interval() -> None:
+    assert overlap(Cell(1.0, std=0.1), Cell(1.39, std=0.1)) is True
+    assert overlap(Cell(1.0, std=0.1), Cell(1.40, std=0.1)) is False
+    assert reach(Cell(1.0, std=9.0, ci=(0.9, 1.1))) == (0.9, 1.1), "an interval over patients goes before a spread over subsets"
     assert overlap(Cell(1.0, std=0.1), Cell(1.0)) is None
+
+
+def test_of_several_seeds_the_wider_interval_counts() -> None:
+    alike = Cell(1.0, 0.001, "seeds", ci=(0.8, 1.2), seeds=3)  # seeds agree: that says nothing of other patients
+    assert reach(alike) == (0.8, 1.2) and overlap(alike, with_ci(1.15, 0.01)) is True
+    apart = Cell(1.0, 0.3, "seeds", ci=(0.9, 1.1), seeds=3)
+    assert reach(apart) == pytest.approx((1 - 4.303 * 0.3 / 3**0.5, 1 + 4.303 * 0.3 / 3**0.5), abs=1e-3)
+    assert reach(Cell(1.0, 0.3, "seeds", seeds=2)) == pytest.approx((1 - 12.706 * 0.3 / 2**0.5, 1 + 12.706 * 0.3 / 2**0.5), abs=1e-3)
 
 
 def test_the_paired_test_goes_before_the_intervals() -> None:

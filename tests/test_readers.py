@@ -79,7 +79,7 @@ def test_options_are_checked(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="policy=secret is not one of open"):
         reader("folder", tmp_path, policy="secret")
     assert reader("folder", tmp_path, policy="credentialed").policy == "credentialed"
-    assert reader("folder", tmp_path).policy == "open"
+    assert reader("folder", tmp_path).policy == "no-redistribution"
 
 
 # rsna

@@ -1,4 +1,4 @@
-"""The README's own method and evaluator run, word for word; its leaderboard and picture are those of the committed records."""
+"""The method of the README and the evaluator of docs/extending.md run, word for word; leaderboard and picture are the records'."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ from PIL import Image
 
 from bench.errors import DataError, UsageError
 
+PAGE = {"method mine": "README.md", "evaluator judge": "docs/extending.md"}
 
-def blocks() -> dict[str, str]:
-    """What each Python block of the README registers -> its code."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+
+def blocks(page: str) -> dict[str, str]:
+    """What each Python block of a page that registers something registers -> its code."""
+    text = (ROOT / page).read_text(encoding="utf-8")
     found = {}
-    for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+    for code in (code for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "@register_" in code):
         [(kind, name)] = re.findall(r'@register_(\w+)\("([\w-]+)"\)', code)
         found[f"{kind} {name}"] = code
     return found
@@ -38,18 +40,20 @@ def script() -> ModuleType:
     return module
 
 
-def test_the_blocks_of_the_readme() -> None:
-    assert list(blocks()) == ["method mine", "evaluator judge"], "each has a test here"
+def test_the_blocks_of_the_pages() -> None:
+    found = {what: page for page in ("README.md", "docs/extending.md") for what in blocks(page)}
+    assert found == PAGE, "each has a test here"
 
 
 def test_lines_fit_a_screen(script: ModuleType) -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     written = text[: text.index(script.BEGIN)] + text.partition(script.END)[2]  # tables of numbers are as wide as they are
     assert not [line for line in written.splitlines() if len(line) > 130]
+    assert len(text.splitlines()) <= 330 and text.index("scripts/demo") < text.index(script.BEGIN), "first what to do"
 
 
 def test_the_readme_method_runs(bench: Bench, tmp_path: Path, cache: Path) -> None:
-    code = blocks()["method mine"]
+    code = blocks("README.md")["method mine"]
     assert f"`mine.py`, is complete with its {len(code.splitlines())} lines:" in (ROOT / "README.md").read_text(encoding="utf-8")
     mine = tmp_path / "mine.py"
     mine.write_text(code)
@@ -68,9 +72,9 @@ def test_the_readme_method_runs(bench: Bench, tmp_path: Path, cache: Path) -> No
     assert record["scores"]["mae_in_change"]["value"] is not None
 
 
-def test_the_readme_evaluator_runs(bench: Bench, tmp_path: Path) -> None:
+def test_the_evaluator_of_the_page_runs(bench: Bench, tmp_path: Path) -> None:
     judge = tmp_path / "judge.py"
-    judge.write_text(blocks()["evaluator judge"])
+    judge.write_text(blocks("docs/extending.md")["evaluator judge"])
     words = [*TINY, "--import", judge, "--suite", "judge", "--set", "evaluators.judge.iterations=3", "--runs", tmp_path / "runs"]
     done = bench("run", "--method", "toy", *words)
     assert done.code == 0, done.err
@@ -143,7 +147,7 @@ def test_every_method_is_on_the_leaderboard(script: ModuleType) -> None:
 
 
 def test_the_committed_records_are_small_and_name_no_machine(script: ModuleType) -> None:
-    files = [path for path in script.EXAMPLE.rglob("*") if path.is_file()]
+    files = [path for path in script.EXAMPLE.rglob("*") if path.is_file() and path != script.WHOLE]
     assert sum(path.stat().st_size for path in files) < 1_000_000 and {path.suffix for path in files} == {".json", ".csv"}
     for path in (path for path in files if path.suffix == ".json"):
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -158,7 +162,31 @@ def test_the_command_above_the_leaderboard_prints_it(script: ModuleType, bench: 
     done = bench("leaderboard", example, "--table", "1")
     assert done.code == 0, done.err
     rows = [line for line in script.table(example).splitlines() if line.startswith("| ")]
-    assert len(rows) == 3 and all(row in done.out for row in rows)
+    assert len(rows) >= 3 and all(row in done.out for row in rows)
+
+
+def test_the_whole_table_stands_beside_the_records(script: ModuleType) -> None:
+    """Every column and note that the README leaves out is one link away."""
+    assert script.WHOLE.read_text(encoding="utf-8") == script.whole(script.EXAMPLE), "run scripts/readme"
+    assert f"]({script.WHOLE.relative_to(ROOT)})" in leaderboard(script)
+
+
+def test_the_readme_shows_the_main_columns(script: ModuleType, example: Path) -> None:
+    [sheet] = script._sheets(example)
+    shown = script.compact(sheet)
+    assert [head.label for head in shown.heads] == [
+        "FD-cxr", "KD-cxr", "mIoU delta", "mIoU", "mIoU of synthetic-clear", "mIoU of synthetic-icu"
+    ]  # fmt: skip
+    keys = [head.key for head in sheet.heads]
+    for line, whole in zip(shown.lines, sheet.lines, strict=True):
+        assert line.entries == tuple(whole.entries[keys.index(head.key)] for head in shown.heads), "values under their own heads"
+    assert any("favours ours" in note for note in shown.below) and any(note.startswith("n: ") for note in shown.below)
+
+
+def test_more_columns_than_fit_are_refused(script: ModuleType, example: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(script, "FITS", 5)
+    with pytest.raises(DataError, match="room for 5"):
+        script.board(example)
 
 
 def test_the_picture_is_of_the_committed_records(script: ModuleType) -> None:

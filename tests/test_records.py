@@ -246,7 +246,7 @@ def test_load_reads_the_primary_values_beside_a_record(tmp_path: Path, good: dic
         {**good["metrics"][0], "key": key, **more}
         for key, more in (("a", {}), ("b", {"primary": False}), ("c", {"part": "U-Net"}), ("d", {"shared": True}), ("e", {}))
     ]
-    scores = {m["key"]: good["scores"]["change"] for m in names}
+    scores = {m["key"]: {**good["scores"]["change"], "n": 3} for m in names}
     path = place(tmp_path, json.dumps({**good, "metrics": names, "scores": scores, "per_image": "../records/x.csv"}))
     each = {"i1": 1.0, "i2": float("inf"), "i3": float("nan"), "007": -2.5}
     every = {m["key"]: Score(0.5, 3, per_image=each) for m in names if m["key"] != "e"}
@@ -255,6 +255,26 @@ def test_load_reads_the_primary_values_beside_a_record(tmp_path: Path, good: dic
     assert not warnings
     assert found[LOCAL].values == {"a": {"i1": 1.0, "007": -2.5}}, "finite, primary, of the main table"
     assert found[LOCAL].patients == dict.fromkeys(each, "007"), "ids are texts"
+    assert found[LOCAL].more == {key: {"i1": 1.0, "007": -2.5} for key in "bcd"}, "other metrics, for the paper's tables"
+    assert found[LOCAL].of("c") == found[LOCAL].of("a") and found[LOCAL].of("e") == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("image_id,patient_id,change\ni1,p1,1\ni2,p2,2\n", "it has 2 values of change, and the score is of 3"),
+        ("image_id,patient_id,change\ni1,p1,1\ni2,p2,2\ni3,p3\n", "it ends, or a row of it does, before all columns are there"),
+        ("image_id,patient_id,change\ni1,p1,1\ni2,p2,2\ni3,p3,2", "it ends, or a row of it does, before all columns are there"),
+        ("image_id,patient_id,change\ni1,p1,1\ni2,p2,2\ni2,p3,2\n", "an image has two rows"),
+    ],
+)
+def test_half_a_file_of_values_is_not_compared(tmp_path: Path, good: dict[str, Any], text: str, why: str) -> None:
+    scores = {"change": {**good["scores"]["change"], "n": 3}}
+    path = place(tmp_path, json.dumps({**good, "scores": scores, "per_image": "x.csv"}))
+    path.with_name("x.csv").write_text(text)
+    (found,), (warning,) = records.load([tmp_path])
+    assert not found[LOCAL].values and not found[LOCAL].more and not found[LOCAL].patients
+    assert warning == f"{path.with_name('x.csv')} is left out of comparisons: {why}. Score again with --force score."
 
 
 def test_a_file_name_cannot_lead_elsewhere(tmp_path: Path, good: dict[str, Any]) -> None:

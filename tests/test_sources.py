@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import shutil
@@ -14,7 +15,7 @@ from conftest import TINY, Bench, records
 from fixtures_data import make_folder, save_png
 from PIL import Image
 
-from bench import cli, pipeline, sources, translations
+from bench import cli, pipeline, sources, stages, translations
 from bench.data.imageset import ImageSet, Item
 from bench.experiment import Experiment
 from bench.files import read_json
@@ -140,6 +141,37 @@ def test_a_damaged_manifest_is_written_again(done: Path, toy: Toy, damage: str) 
     assert sources.manifest(path.parent) is None
     sources.keep(opened(toy), "synthetic")
     assert path.read_text() == good
+
+
+def test_what_an_earlier_version_kept_is_written_again(bench: Bench, done: Path, toy: Toy) -> None:
+    path = kept(done) / "manifest.json"
+    good = path.read_text()
+    facts = json.loads(good)
+    assert facts.pop("contents") == {}, "square images have no padding"
+    path.write_text(json.dumps(facts))
+    assert sources.manifest(path.parent) is None
+    assert bench("run", *toy).code == 0 and path.read_text() == good
+
+
+def test_where_images_lie_in_their_padding(bench: Bench, tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "folder", images=24, patients=24, masks=False, table=False)
+    for path in root.rglob("*.png"):
+        save_png(path, pixels(path)[:, 8:40])
+    words = [*[w for w in TINY if w not in ("--data", "synthetic,images=24")], "--suite", "toy-score", "--data", f"folder={root}"]
+    places = ["--runs", str(tmp_path / "runs"), "--cache", str(tmp_path / "cache")]
+    assert bench("run", "--method", "original", *words, *places).code == 0
+    facts = read_json(kept(tmp_path / "runs") / "manifest.json")
+    assert facts["contents"] == {image_id: [0, 8, 32, 16] for image_id in facts["ids"]}, "64 x 32 in 32 x 32"
+
+
+def test_inputs_are_kept_before_anything_is_trained(bench: Bench, toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stages, "train", killed)
+    with contextlib.suppress(KeyboardInterrupt):
+        bench("run", *toy)
+    assert sources.manifest(kept(tmp_path / "runs")) and not list((tmp_path / "runs").rglob("toy/**/train.json"))
 
 
 def test_other_images_stand_beside(bench: Bench, done: Path, toy: Toy) -> None:

@@ -13,14 +13,18 @@ from typing import Any
 
 import fixtures_data as make
 import pytest
-from conftest import TINY, Bench, folder, records, spawn
+from conftest import TINY, Bench, Forks, folder, forget_imports, records, spawn
 from engine_tools import _threads, _toy, losses, same, weights  # noqa: F401  (fixtures)
 from tracking_tools import SIGNATURES, _no_account, blobs, logged, pictures  # noqa: F401  (a fixture)
 
+from bench import records as records_
 from bench import tracking
 from bench.batches import TranslationBatches
+from bench.fits import stage_of
 from bench.tracking import files
 from bench.tracking.values import sha256
+
+KILLER = Path(__file__).with_name("killer.py")
 
 # -- a run, read back ------------------------------------------------------------------------------------------------------
 
@@ -63,6 +67,8 @@ def test_an_offline_run_holds_losses_scores_tables_and_pictures_and_changes_noth
     numbers = [row[table["columns"].index("value")] for table in tables for row in table["data"]]
     assert score["value"] in numbers
     assert pictures(runs / "wandb")
+    # Figure 3 of the open test set
+    assert found["leaderboard"].summary["leaderboard/figure3-synthetic._type"] == "image-file"
     # nothing elsewhere, no folder, no account name
     assert not (tmp_path / "wandb").exists() and not [*(tmp_path / "home").rglob("*wandb*")]
     log = files.logs_of(runs / "wandb", train.run_id)[0].read_bytes()
@@ -83,7 +89,7 @@ def test_an_offline_run_holds_losses_scores_tables_and_pictures_and_changes_noth
     assert files.waiting(runs / "wandb") == before
     # what is told of it
     told = bench("wandb", "sync", runs).out
-    assert all(path.parent.name in told for path in before) and "wandb sync " in told and "4 pictures of open data" in told
+    assert all(path.parent.name in told for path in before) and "wandb sync " in told and "6 pictures of open data" in told
 
 
 def test_a_resumed_training_goes_on_in_the_same_run(
@@ -153,6 +159,77 @@ def test_restricted_images_and_their_names_are_nowhere(
         assert not [p for p, data in places.items() if "tfevents" in p.name and any(s in data for s in SIGNATURES)]
 
 
+def test_an_earlier_run_of_restricted_data_is_not_told_of_in_words_or_pictures(bench: Bench, tmp_path: Path, mimic: Path) -> None:
+    """Tables hold all records of the results folder, also of data that the command does not name."""
+    runs = tmp_path / "runs"
+    common = [*TINY, "--method", "toy", "--suite", "toy-score", "--runs", str(runs), "--cache", str(tmp_path / "cache")]
+    at = common.index("synthetic,images=24")
+    assert bench("run", *[*common[:at], f"mimic={mimic}", *common[at + 1 :]]).code == 0
+    name = next(csv.DictReader((mimic / "ards_list.csv").open()))["dicom_id"]
+    for path in runs.glob("toy/mimic/*/records/*.json"):
+        told = json.loads(path.read_text())
+        told["scores"]["change"] |= {"note": "an image of Jane is odd", "doubt": f"too few lungs in files/p10/{name}.jpg"}
+        records_.write(path, {**told, "warnings": ["Jane was seen"]})
+    answer = bench("run", *common, "--wandb", "offline")
+    assert answer.code == 0, answer.err
+    assert "no figures of mimic" in " ".join(answer.out.split())
+    found = logged(runs)["leaderboard"]
+    assert found.summary["leaderboard/figure3-synthetic._type"] == "image-file"
+    assert not [key for key in found.summary if "figure" in key and "mimic" in key]
+    places = blobs(runs / "wandb")
+    assert not [p for p, data in places.items() if b"Jane" in data or name.encode() in data]
+    tables = [data.decode() for p, data in places.items() if p.name.startswith("numbers-")]
+    assert any("mimic" in table and "stays on its machine" in table for table in tables)  # its numbers are told, doubtful as they are
+
+
+# -- what all methods share ------------------------------------------------------------------------------------------------
+
+
+def test_losses_of_what_methods_share_are_in_a_run_of_their_own(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The classifier that `ours` needs and an evaluator's model; another results folder finds both trained, and tells of them, too."""
+    monkeypatch.setenv("LEARNER_LOG", str(tmp_path / "learner.log"))
+    words = [*TINY, "--import", str(Path(__file__).with_name("learner.py")), "--method", "ours", "--suite", "learner"]
+    keys = ("prior.iterations=2", "prior.batch_size=4", "prior.size=32", "train.iterations=2")
+    for key in (*keys, "methods.ours.width=4", "methods.ours.n_res=1", "methods.ours.disc_width=4"):
+        words += ["--set", key]
+    words += ["--cache", str(tmp_path / "cache"), "--wandb", "offline"]
+    for runs in (tmp_path / "one", tmp_path / "two"):
+        answer = bench("run", *words, "--runs", str(runs))
+        assert answer.code == 0, answer.err
+        forget_imports()
+        shared = logged(runs)["shared"]
+        assert shared.job == "fit" and shared.group == logged(runs)["ours seed0"].group
+        (fit,) = (path for path in (tmp_path / "cache" / "fits").iterdir() if (path / "train" / "log.jsonl").is_file())
+        (prior,) = (tmp_path / "cache" / "prior").iterdir()
+        for stage, place in (("prior", prior), (stage_of(fit), fit)):
+            lines = losses(place / "train")
+            told = [(row[f"{stage}/step"], row[f"{stage}/loss"]) for row in shared.rows if f"{stage}/step" in row]
+            assert lines and told == [(line["step"], pytest.approx(line["loss"])) for line in lines]
+        steps = [row["_step"] for row in shared.rows]
+        assert steps == sorted(set(steps))
+        before = files.waiting(runs / "wandb")
+        assert bench("run", *words, "--runs", str(runs)).code == 0
+        forget_imports()
+        assert files.waiting(runs / "wandb") == before  # nothing is told twice
+
+
+def test_steps_that_a_kill_cost_wandb_are_told_by_the_next_run(
+    bench: Bench, forks: Forks, toy: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Killed before step 6, with a checkpoint of step 4 and losses up to 5 of which wandb has written none."""
+    runs = tmp_path / "runs"
+    answer = forks("run", *toy, "--wandb", "offline", "--import", KILLER, KILL_AT="step 6")
+    assert answer.code == -9, answer.err
+    forget_imports()
+    (runs / "wandb").rename(tmp_path / "lost")  # at once: wandb's own process outlives ours for a while, and writes on
+    assert bench("run", *toy, "--wandb", "offline").code == 0
+    lines = losses(folder(runs) / "train" / "train")
+    rows = [(row["train/step"], row["train/g"]) for row in logged(runs)["toy seed0"].rows if "train/g" in row]
+    assert rows == [(line["step"], pytest.approx(line["g"])) for line in lines] and len(rows) == 6
+
+
 # -- failures --------------------------------------------------------------------------------------------------------------
 
 
@@ -176,13 +253,24 @@ def test_what_goes_wrong_in_wandb_stops_no_run(
     assert records(tmp_path / "runs")["toy/synthetic--toy-score"]["status"] == "ok"
 
 
-def test_a_full_disk_is_an_error(bench: Bench, toy: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_of_wandb_costs_no_result(
+    bench: Bench, toy: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*args: Any, **kwargs: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "runs/wandb/x")
 
-    monkeypatch.setattr(tracking.Tracker, "_init", full)
-    answer = bench("run", *toy, "--wandb", "offline")
-    assert answer.code == 1 and "No space left" in answer.last
+    with monkeypatch.context() as patch:
+        patch.setattr(tracking.Tracker, "_init", full)
+        answer = bench("run", *toy, "--wandb", "offline")
+    assert answer.code == 1
+    assert "No space left" in answer.last and str(tmp_path / "runs" / "wandb") in answer.last and "W&B" in answer.last
+    assert "Change" in answer.out and "leaderboard  " in answer.out  # the table is printed
+    assert records(tmp_path / "runs")["toy/synthetic--toy-score"]["status"] == "ok"
+    # with space, the same command logs what is missing: all of it
+    assert bench("run", *toy, "--wandb", "offline").code == 0
+    train = logged(tmp_path / "runs")["toy seed0"]
+    assert [row["train/step"] for row in train.rows if "train/step" in row] == [1, 2, 3, 4, 5, 6]
+    assert "synthetic/toy-score/change" in train.summary
 
 
 def test_a_server_that_cannot_be_reached_leaves_an_offline_record(

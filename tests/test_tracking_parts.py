@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import struct
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,45 +22,9 @@ from bench.config import TrainConfig
 from bench.contracts import Translation
 from bench.progress import Progress
 from bench.tracking import backends, files
-from bench.tracking.gate import BarredError, Gate, bare
+from bench.tracking.curves import Curve, Open
 from bench.tracking.images import SampleHook, grid, interval
-from bench.tracking.values import flat, score_values
-
-# -- what may leave --------------------------------------------------------------------------------------------------------
-
-
-def gate(policy: str, ids: tuple[str, ...] = ("00000000-ffff",)) -> Gate:
-    items = [SimpleNamespace(image_id=i, patient_id="10000032", study_id="") for i in ids]
-    known = {"x": SimpleNamespace(policy=policy, manifest=items), "y": SimpleNamespace(policy="open", manifest=[])}
-    return Gate(SimpleNamespace(datasets=known))  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("policy", "passes"),
-    [("open", True), ("attribution", True), ("no-redistribution", False), ("credentialed", False), ("new", False)],
-)
-def test_only_open_pictures_pass(policy: str, passes: bool) -> None:
-    gate(policy).pictures(["y"], "pictures")
-    if passes:
-        gate(policy).pictures(["y", "x"], "pictures")
-    else:
-        with pytest.raises(BarredError, match=f"x \\({policy}\\)"):
-            gate(policy).pictures(["y", "x"], "pictures")
-
-
-def test_names_of_restricted_patients_do_not_pass() -> None:
-    for value in ("image 00000000-FFFF is bad", {"a": ["p/10000032.png"]}, {"10000032": 1}):
-        with pytest.raises(BarredError, match="names an image or a patient"):
-            gate("credentialed").words(value, "table")
-    gate("credentialed").words({"a": [10000032, "1000003 2"]}, "numbers, other words")
-    gate("open").words("image 00000000-ffff", "open data")
-
-
-def test_paths_lose_their_folders() -> None:
-    assert bare("mimic=/data/jane doe/mimic,masks=/m/x") == "mimic=…/mimic,masks=…/x"
-    assert bare({"a": ["~/w/unet.pth", 3, "quick"]}) == {"a": ["…/unet.pth", 3, "quick"]}
-    assert bare("C:\\Users\\jane\\x.png") == "C:…/x.png" and bare("/") == "…"
-
+from bench.tracking.values import flat, score_values, wordless
 
 # -- back-ends -------------------------------------------------------------------------------------------------------------
 
@@ -69,6 +36,10 @@ class Run:
         self.rows: list[tuple[int, dict[str, Any]]] = []
         self.config: dict[str, Any] = {}
 
+    @property
+    def step(self) -> int:
+        return max((step for step, _ in self.rows), default=0)
+
     def log(self, values: dict[str, Any], step: int) -> None:
         self.rows.append((step, values))
 
@@ -79,15 +50,18 @@ class Run:
         raise AssertionError("source code")
 
 
-def backend(run: Run, last: int, **more: Any) -> backends.TrackedWandbVisBackend:
+TRAIN = Curve("train", 0)
+
+
+def backend(run: Run, last: int, curve: Curve = TRAIN, **more: Any) -> backends.TrackedWandbVisBackend:
     experiment: Any = SimpleNamespace(spec=SimpleNamespace(options=SimpleNamespace(runs=Path(), wandb="off")), datasets={})
     guarded = tracking.Tracker(experiment).guarded
-    return backends.TrackedWandbVisBackend("", lambda: tracking.Open(run, last), guarded, **more)
+    return backends.TrackedWandbVisBackend("", lambda: Open(run, last), guarded, curve, **more)
 
 
 def test_the_backend_logs_at_the_true_step_and_nothing_twice() -> None:
     run = Run()
-    made = backend(run, last=105, stage="late", offset=100)
+    made = backend(run, last=105, curve=Curve("late", 100))
     for step in (4, 6, 8):
         made.add_scalars({"loss": step / 2}, step=step)
     made.add_scalar("more", 1, step=10)
@@ -95,6 +69,57 @@ def test_the_backend_logs_at_the_true_step_and_nothing_twice() -> None:
         (106, {"late/step": 6, "late/loss": 3.0}), (108, {"late/step": 8, "late/loss": 4.0}),
         (110, {"late/step": 10, "late/more": 1}),
     ]  # fmt: skip
+
+
+def lines(path: Path, steps: Iterable[int]) -> Path:
+    path.write_text("".join(json.dumps({"step": step, "loss": step / 2}) + "\n" for step in steps))
+    return path
+
+
+def test_what_a_kill_has_cost_comes_from_the_trainings_own_log(tmp_path: Path) -> None:
+    """wandb has written up to step 103 (3 of this stage), the checkpoint is of step 6: 4 to 6 are told once, then what follows."""
+    run, log = Run(), lines(tmp_path / "log.jsonl", range(1, 7))
+    made = backend(run, last=103, curve=Curve("late", 100, log), pictures=True)
+    with log.open("a") as stream:
+        stream.write('{"step": 7, "loss": 3.5}\n')  # written before trackers are told
+    made.add_scalars({"loss": 3.5}, step=7)
+    made.add_image("samples", np.zeros((4, 4, 3), np.uint8), step=7)
+    made.add_scalars({"loss": 4.0}, step=8)
+    told = [(step, row["late/step"], row["late/loss"]) for step, row in run.rows if "late/loss" in row]
+    assert told == [(100 + n, n, n / 2) for n in range(4, 9)]
+    assert [step for step, row in run.rows if "late/samples" in row] == [107]
+
+
+def test_a_line_that_was_cut_short_ends_a_log(tmp_path: Path) -> None:
+    log = lines(tmp_path / "log.jsonl", [1, 2])
+    log.write_text(log.read_text() + '{"step": 3, "lo')
+    run = Run()
+    Open(run, -1).catch_up(Curve("train", 0, log))
+    assert [row["train/step"] for _, row in run.rows] == [1, 2]
+
+
+def test_stages_without_an_order_follow_each_other_in_one_run(tmp_path: Path) -> None:
+    """Earlier parts of the run hold wandb's steps up to 9, and of `prior` those up to 2."""
+    run = Run()
+    opened = Open(run, 9, {"prior": 2})
+    opened.catch_up(Curve("prior", None, lines(tmp_path / "a.jsonl", [1, 2, 3, 4])))
+    opened.catch_up(Curve("unet", None, lines(tmp_path / "b.jsonl", [1, 2])))
+    opened.catch_up(Curve("unet", None, tmp_path / "b.jsonl"))
+    assert [(step, *sorted(row)) for step, row in run.rows] == [
+        *((step, "prior/loss", "prior/step") for step in (10, 11)), *((step, "unet/loss", "unet/step") for step in (12, 13)),
+    ]  # fmt: skip
+    assert [row.get("prior/step", row.get("unet/step")) for _, row in run.rows] == [3, 4, 1, 2]
+
+
+def test_a_resumed_tensorboard_curve_runs_once_over_each_step(tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    for resumed, values in ((None, {2: 1.0, 4: 2.0, 6: 3.0}), (4, {6: 30.0, 8: 40.0})):
+        made = backends.TrackedTensorboardVisBackend(str(tmp_path), contextlib.nullcontext, resumed)
+        for step, value in values.items():
+            made.add_scalars({"loss": value}, step=step)
+        made.close()
+    found = accumulator.EventAccumulator(str(tmp_path)).Reload().Scalars("loss")
+    assert [(e.step, e.value) for e in found] == [(2, 1.0), (4, 2.0), (6, 30.0), (8, 40.0)]
 
 
 def test_the_backend_sends_neither_code_nor_pictures_that_are_not_let_pass() -> None:
@@ -168,7 +193,10 @@ def test_how_many_pictures() -> None:
 
 
 def test_scores_become_values_without_messages() -> None:
-    common = {"key": "k", "dataset_fingerprint": "d", "reference_fingerprint": "r", "evaluator_version": 2}
+    common = {
+        "key": "k", "dataset_fingerprint": "d", "reference_fingerprint": "r", "evaluator_version": 2, "policy": "open",
+        "train_policy": "attribution",
+    }  # fmt: skip
     score = {"value": 1.5, "std": None, "ci": [1.0, 2.0], "n": 9, "doubt": "few", "note": "x"}
     found = score_values({**common, "status": "ok", "scores": {"fd": score}}, "rsna/fidelity")
     assert {k: v for k, v in found.items() if "/fd" in k} == {
@@ -177,6 +205,22 @@ def test_scores_become_values_without_messages() -> None:
     }  # fmt: skip
     failed = score_values({**common, "status": "failed", "error": "image 'secret' is bad", "scores": {}}, "rsna/fidelity")
     assert failed["rsna/fidelity/status"] == "failed" and "secret" not in str(failed)
+
+
+@pytest.mark.parametrize("closed", [{"policy": "credentialed"}, {"train_policy": "no-redistribution"}, {"train_policy": None}])
+def test_words_of_records_that_are_not_open_stay_here(closed: dict[str, Any]) -> None:
+    score = {"value": 1.5, "n": 9, "doubt": "p7 is odd", "note": "p7 is left out"}
+    scores = {"fd": score, "is": {**score, "doubt": None}}
+    record = {
+        "error": "p7 is bad", "warnings": ["p7"], "status": "ok", "key": "k", "evaluator_version": 1, "policy": "open",
+        "train_policy": "open", "scores": scores, "dataset_fingerprint": "d", "reference_fingerprint": "r",
+    }  # fmt: skip
+    assert wordless(record) == record
+    bare = wordless({**record, **closed})
+    assert "p7" not in json.dumps(bare) and "p7" in json.dumps(record)
+    assert bare["scores"]["fd"]["value"] == 1.5 and bare["error"]
+    assert bare["scores"]["fd"]["doubt"] and not bare["scores"]["is"]["doubt"]
+    assert "p7" not in json.dumps(score_values({**record, **closed}, "x"))
 
 
 def test_tables_become_plain_columns_and_rows() -> None:

@@ -25,6 +25,8 @@ from bench.errors import DataError
 OPACITY, CLEAR, OTHER = "opacity", "clear", "other"
 DOMAINS = (OPACITY, CLEAR)
 SPLITS = ("train", "val", "test")
+#: What may be done with images, the strictest last.
+POLICIES = ("open", "attribution", "no-redistribution", "credentialed")
 
 #: The 14 findings of ChestX-ray14, in the order of its paper; every reader maps its labels onto these names.
 FINDINGS = (
@@ -163,7 +165,8 @@ class Reader(ABC):
     Attributes:
         name: registered name.
         version: bumped by the author whenever decoded pixels or labels could change; part of every fingerprint.
-        policy: ``open``, ``attribution``, ``no-redistribution`` or ``credentialed`` (images never leave the machine).
+        policy: ``open``, ``attribution``, ``no-redistribution`` (also where nobody says) or ``credentialed`` (images never leave
+            the machine).
         lung_convention: ``heart-included`` or ``heart-excluded`` where lung masks exist, else empty; never mixed. Where the
             user brings the masks, the user declares it (option ``lung_convention``), and it is the instance's.
         generated: True for datasets that are rendered and need no folder.
@@ -178,7 +181,7 @@ class Reader(ABC):
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
-    policy: ClassVar[str] = "open"
+    policy: ClassVar[str] = "no-redistribution"
     lung_convention: ClassVar[str] = ""
     generated: ClassVar[bool] = False
     trains_prior: ClassVar[bool] = False

@@ -56,7 +56,7 @@ class ImageSet:
         items: Sequence[Item],
         planes: Mapping[str, Array],
         fingerprint: str,
-        policy: str = "open",
+        policy: str = "no-redistribution",
         lung_convention: str = "",
         order: npt.NDArray[np.int64] | None = None,
     ) -> None:

@@ -17,8 +17,8 @@ from typing import Any
 from mmengine.registry import VISBACKENDS
 from mmengine.visualization import TensorboardVisBackend, WandbVisBackend
 
+from bench.tracking.curves import Curve, Open
 from bench.tracking.gate import bare
-from bench.tracking.tracker import Open
 
 #: Name of the W&B back-end in mmengine's registry.
 NAME = "TrackedWandbVisBackend"
@@ -26,26 +26,25 @@ NAME = "TrackedWandbVisBackend"
 
 @VISBACKENDS.register_module(name=NAME)
 class TrackedWandbVisBackend(WandbVisBackend):  # type: ignore[misc]
-    """Logs a stage of a training to the W&B run of its method and seed.
+    """Logs a stage of a training to the W&B run of its method and seed, or to that of what all methods share.
 
     Names are ``STAGE/loss``, drawn over ``STAGE/step``, the iteration. wandb's own step is that of the whole training. What the
-    run holds already (`Open.last`) is not logged again.
+    run holds already is not logged again; what it lacks of the stage's own log is logged first.
 
     Args:
         save_dir: unused; mmengine hands it over.
         start: opens the run; None where it cannot be.
         guarded: `Tracker.guarded`.
-        stage: name of the stage.
-        offset: iterations of the stages before.
+        curve: the stage.
         pictures: whether the gate lets pictures of the training data pass.
     """
 
     def __init__(
         self, save_dir: str, start: Callable[[], Open | None], guarded: Callable[[], AbstractContextManager[None]],
-        stage: str = "train", offset: int = 0, pictures: bool = False,
+        curve: Curve, pictures: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(save_dir)
-        self.start, self.guarded, self.stage, self.offset, self.pictures = start, guarded, stage, offset, pictures
+        self.start, self.guarded, self.curve, self.pictures = start, guarded, curve, pictures
         self.opened: Open | None = None
 
     def _init_env(self) -> None:
@@ -54,8 +53,8 @@ class TrackedWandbVisBackend(WandbVisBackend):  # type: ignore[misc]
         self.opened = self.start()
         if self.opened:
             with self.guarded():
-                self.opened.run.define_metric(f"{self.stage}/step", hidden=True)
-                self.opened.run.define_metric(f"{self.stage}/*", step_metric=f"{self.stage}/step")
+                self.opened.name(self.curve.stage)
+                self.opened.catch_up(self.curve)
 
     @property
     def experiment(self) -> Any:
@@ -64,27 +63,25 @@ class TrackedWandbVisBackend(WandbVisBackend):  # type: ignore[misc]
             self._init_env()
         return self.opened.run if self.opened else None
 
-    def _log(self, values: Callable[[], dict[str, Any]], step: int) -> None:
-        run, at = self.experiment, self.offset + step
-        if run is not None and self.opened is not None and at > self.opened.last:
-            with self.guarded():
-                named = {f"{self.stage}/{name}": value for name, value in values().items()}
-                run.log({f"{self.stage}/step": step, **named}, step=at)
-
     def add_scalars(self, scalar_dict: dict[str, Any], step: int = 0, file_path: str | None = None, **kwargs: Any) -> None:
-        """Log values at their step."""
-        self._log(lambda: dict(scalar_dict), step)
+        """Log a row of losses at its step."""
+        if self.experiment is not None and self.opened is not None:
+            with self.guarded():
+                self.opened.log_losses(self.curve, step, scalar_dict)
 
     def add_scalar(self, name: str, value: Any, step: int = 0, **kwargs: Any) -> None:
         """Log a value at its step."""
-        self._log(lambda: {name: value}, step)
+        if self.experiment is not None and self.opened is not None:
+            with self.guarded():
+                self.opened.log(self.curve, step, {name: value})
 
     def add_image(self, name: str, image: Any, step: int = 0, **kwargs: Any) -> None:
         """Log a picture (H x W x 3, 0 to 255) at its step, if the gate has let the training data pass."""
-        if self.pictures:
+        if self.pictures and self.experiment is not None and self.opened is not None:
             import wandb
 
-            self._log(lambda: {name: wandb.Image(image)}, step)
+            with self.guarded():
+                self.opened.log(self.curve, step, {name: wandb.Image(image)})
 
     def add_config(self, config: Any, **kwargs: Any) -> None:
         """Send a configuration, without folders, and nothing else."""
@@ -107,11 +104,18 @@ class TrackedTensorboardVisBackend(TensorboardVisBackend):  # type: ignore[misc]
     Args:
         save_dir: where its files go.
         guarded: `Tracker.guarded`.
+        resumed: the step that the training goes on from: what earlier files hold of later ones is not shown; None for a new one.
     """
 
-    def __init__(self, save_dir: str, guarded: Callable[[], AbstractContextManager[None]]) -> None:
+    def __init__(self, save_dir: str, guarded: Callable[[], AbstractContextManager[None]], resumed: int | None = None) -> None:
         super().__init__(save_dir)
-        self.guarded = guarded
+        self.guarded, self.resumed = guarded, resumed
+
+    def _init_env(self) -> None:
+        """Open a file; mmengine's own says nothing of a resumed training, whose curves then run twice over the same steps."""
+        from torch.utils.tensorboard import SummaryWriter  # here, as tensorboard is for those who use it
+
+        self._tensorboard = SummaryWriter(self._save_dir, purge_step=None if self.resumed is None else self.resumed + 1)
 
     def add_scalars(self, scalar_dict: dict[str, Any], step: int = 0, file_path: str | None = None, **kwargs: Any) -> None:
         """Write values at their step."""

@@ -47,6 +47,16 @@ class Logged:
         """The last step that values were logged for; -1 where there are none."""
         return max((int(row["_step"]) for row in self.rows if "_step" in row), default=-1)
 
+    @property
+    def stages(self) -> dict[str, int]:
+        """Stage -> its last step that values were logged for."""
+        found: dict[str, int] = {}
+        for row in self.rows:
+            for key, step in row.items():
+                if key.endswith("/step"):
+                    found[key.removesuffix("/step")] = max(int(step), found.get(key.removesuffix("/step"), -1))
+        return found
+
 
 def pieces(path: Path) -> Iterator[bytes]:
     """The records of a log file; what a kill cut short at its end is left out."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+import tempfile
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from bench.config import plain
 from bench.files import digest, disk_full, read_json
 from bench.progress import say, warn
 from bench.tracking import files
+from bench.tracking.curves import Curve, Open, Who, rows_of
 from bench.tracking.gate import BarredError, Gate, bare
 from bench.tracking.values import command, flat, score_values, sha256
 
@@ -39,36 +40,6 @@ PRIVATE: dict[str, Any] = {
 _PLACES = {"WANDB_DATA_DIR": "data", "WANDB_CACHE_DIR": "cache", "WANDB_ARTIFACT_DIR": "artifacts"}
 
 
-@dataclass(frozen=True)
-class Who:
-    """One W&B run.
-
-    Attributes:
-        run_id: the same whenever it is about the same.
-        name: shown.
-        job: ``train``, ``baseline``, ``external`` or ``leaderboard``.
-        about: makes its configuration.
-    """
-
-    run_id: str
-    name: str
-    job: str
-    about: Callable[[], dict[str, Any]]
-
-
-@dataclass
-class Open:
-    """An open W&B run.
-
-    Attributes:
-        run: wandb's.
-        last: the last step that was logged before it was opened; -1 for none.
-    """
-
-    run: Any
-    last: int
-
-
 class Tracker:
     """The W&B runs of one experiment.
 
@@ -84,7 +55,7 @@ class Tracker:
         self.runs: dict[str, Open | None] = {}
         self.known: dict[str, files.Logged] = {}
         self.told: set[str] = set()
-        self.lost = 0
+        self.lost, self.full = 0, False
         self.before: dict[str, str | None] = {}
         if first() and experiment.spec.options.wandb != "off":
             with self.guarded():
@@ -96,18 +67,28 @@ class Tracker:
     @property
     def on(self) -> bool:
         """Whether anything is logged."""
-        return self.mode != "off"
+        return self.mode != "off" and not self.full
 
     @contextmanager
-    def guarded(self) -> Iterator[None]:
-        """Drop what goes wrong within the block, and say the first of it; a full disk is an error of the run."""
+    def guarded(self, strict: bool = False) -> Iterator[None]:
+        """Drop what goes wrong within the block, and say the first of it. A full disk ends the logging: `full` tells of it.
+
+        Args:
+            strict: raise where the disk is full: what is written lies among the results.
+        """
         try:
             yield
         except BarredError as error:
             self.tell(str(error))
         except Exception as error:
             if disk_full(error):
-                raise
+                if strict:
+                    raise
+                if not self.full:
+                    self.full = True
+                    warn(f"W&B: no space is left below {self.home}, so nothing more is logged there.")
+                    _full.append(self.home)
+                return
             self.lost += 1
             if self.lost == 1:
                 words = " ".join(str(error).split())[:300]
@@ -144,7 +125,23 @@ class Tracker:
             return Who(digest([self.group(), key]), name, "baseline", lambda: self.experiment.describe(name, seed))
         label = self.experiment.spec.options.label
         title = f"{name} ({label}) seed{seed}" if label else f"{name} seed{seed}"
-        return Who(key, title, "train", lambda: self.experiment.describe(name, seed))
+        return Who(key, title, "train", lambda: self.experiment.describe(name, seed), lambda: self._curves(name, seed))
+
+    def _curves(self, name: str, seed: int) -> list[Curve]:
+        """Where the losses of a method's stages lie; each stage begins after the steps of those before it."""
+        from bench.experiment import method_config
+
+        cls, config = method_config(self.experiment.spec.config, name)
+        settings, place = self.experiment.train_config(name), self.experiment.folder(name, seed) / "train"
+        curves, passed = [], 0
+        for stage, (iterations, _) in cls.schedule(config, settings.iterations, settings.batch_size).items():
+            curves.append(Curve(stage, passed, place / stage / "log.jsonl"))
+            passed += iterations
+        return curves
+
+    def shared(self) -> Who:
+        """The run for what all methods share: the finding classifier and the evaluators' models, a stage each."""
+        return Who(digest([self.group(), "shared"]), "shared", "fit", self._shared)
 
     def _owner(self, record: Mapping[str, Any]) -> Who:
         """The run that a record belongs to."""
@@ -176,7 +173,8 @@ class Tracker:
             "versions": records.versions(), "command": command(),
         }  # fmt: skip
         self.gate.words(config, f"configuration of {who.name}")
-        last = self.earlier(who.run_id).last_step
+        earlier = self.earlier(who.run_id)
+        last, held = earlier.last_step, earlier.stages
         try:
             run = self._init(who, config)
         except Exception as error:
@@ -187,7 +185,10 @@ class Tracker:
             warn(f"W&B cannot be reached ({words}): kept below {self.home} instead; see: bench wandb sync.")
             _let_go()
             run = self._init(who, config)
-        return Open(run, max(last, int(run.step) - 1))
+        opened = Open(run, max(last, int(run.step) - 1), held)
+        for curve in who.curves():  # a kill may have cost what wandb had not written yet
+            opened.catch_up(curve)
+        return opened
 
     def _init(self, who: Who, config: dict[str, Any]) -> Any:
         import wandb
@@ -213,13 +214,14 @@ class Tracker:
             if opened and opened.run.name != keep:
                 with self.guarded():
                     bad = opened.run.name.split(" ")[0] in failed
-                    self.earlier(run_id).rows.append({"_step": int(opened.run.step)})  # its log may still be on its way to disk
+                    told = {f"{stage}/step": step for stage, step in opened.done.items()}
+                    self.earlier(run_id).rows.append({"_step": int(opened.run.step), **told})  # its log may be on its way to disk
                     opened.run.finish(exit_code=1 if bad else code)
                 del self.runs[run_id]
 
     def finish(self) -> None:
         """End everything. What is open still was broken off."""
-        if not self.on:
+        if self.mode == "off":
             return
         self.close(code=1)
         with self.guarded():
@@ -233,6 +235,16 @@ class Tracker:
         self.mode, self.lost = "off", 0
 
     # -- what is logged --------------------------------------------------------------------------------------------------
+
+    def log_fit(self, stage: str, log: Path) -> None:
+        """Log losses of what all methods share that were made by another run, or lost by a kill; those that are there are not."""
+        if self.on:
+            with self.guarded():
+                who, curve = self.shared(), Curve(stage, None, log)
+                opened = self.runs.get(who.run_id)
+                held = max(opened.reached(curve) if opened else -1, self.earlier(who.run_id).stages.get(stage, -1))
+                if any(step > held for step, _ in rows_of(log)) and (opened := self.open(who)):
+                    opened.catch_up(curve)
 
     def log_record(self, path: Path) -> None:
         """Log a record: every score with spread, interval and n, and the evaluator's figures where the gate lets them."""
@@ -266,6 +278,15 @@ class Tracker:
     def _leaderboard(self) -> Who:
         return Who(digest([self.group(), "leaderboard"]), "leaderboard", "leaderboard", self._shared)
 
+    def log_figures(self, figures: Iterable[tuple[str, bytes]]) -> None:
+        """Log figures (name, PNG file) of open data to the leaderboard's run. The caller leaves out all others."""
+        with self.guarded(), tempfile.TemporaryDirectory() as folder:
+            for name, data in figures if self.on else ():
+                self.gate.words(name, "name of a figure")
+                path = Path(folder) / "figure.png"
+                path.write_bytes(data)
+                self._pictures(self._leaderboard(), {f"leaderboard/{name}": path})
+
     def log_leaderboard(self, frames: Mapping[str, pd.DataFrame]) -> None:
         """Log tables, each as a `wandb.Table` under its name; one that is as it was is not logged again."""
         for name, frame in frames.items() if self.on else ():
@@ -278,7 +299,7 @@ class Tracker:
                 if self.earlier(who.run_id).summary.get(f"{key}/content") != content and (opened := self.open(who)):
                     import wandb
 
-                    opened.run.log({key: wandb.Table(columns=columns, data=rows, allow_mixed_types=True)}, step=self._next(opened))
+                    opened.run.log({key: wandb.Table(columns=columns, data=rows, allow_mixed_types=True)}, step=opened.next())
                     opened.run.summary.update({f"{key}/content": content})
                     self.earlier(who.run_id).summary[f"{key}/content"] = content
 
@@ -298,13 +319,8 @@ class Tracker:
         if new and (opened := self.open(who)):
             import wandb
 
-            opened.run.log({key: wandb.Image(str(path)) for key, path in new.items()}, step=self._next(opened))
+            opened.run.log({key: wandb.Image(str(path)) for key, path in new.items()}, step=opened.next())
             old |= {f"{key}.sha256": sha256(path) for key, path in new.items()}
-
-    @staticmethod
-    def _next(opened: Open) -> int:
-        """A step after all that were logged."""
-        return max(int(opened.run.step), opened.last) + 1
 
 
 def _let_go() -> None:
@@ -335,6 +351,20 @@ def available(mode: str) -> str:
 # -- the tracker of this process ---------------------------------------------------------------------------------------------
 
 _current: list[Tracker] = []
+#: Folders of W&B whose disk was full.
+_full: list[Path] = []
+
+
+def full() -> str:
+    """What to do about a disk that was full for W&B; empty where none was. Asking forgets it."""
+    if not _full:
+        return ""
+    home = _full[0]
+    _full.clear()
+    return (
+        f"No space left on device for W&B below {home}; the results are all there. Free some space, or move that folder to a larger "
+        "disk and link to it, and run the same command again: what is missing is logged then. Or leave out --wandb."
+    )
 
 
 def of(experiment: Experiment) -> Tracker:

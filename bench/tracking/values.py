@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.files import finite
-from bench.tracking.gate import bare
+from bench.tracking.gate import OPEN, bare
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,11 +21,30 @@ def command() -> str:
     return " ".join(["bench", *(shlex.quote(str(bare(word))) for word in sys.argv[1:])])
 
 
+#: What stands for words of a record that stay here.
+WITHHELD = "told in the record, which stays on its machine"
+
+
+def wordless(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record without what was said of images: notes, doubts, warnings and errors, unless all its data are open.
+
+    A doubtful score stays one, and a failed record says that it failed.
+    """
+    if {record.get("policy"), record.get("train_policy")} <= OPEN:
+        return dict(record)
+    scores = {
+        key: {**score, "note": "", "doubt": WITHHELD if score.get("doubt") else score.get("doubt")}
+        for key, score in record["scores"].items()
+    }
+    return {**record, "scores": scores, "warnings": [], "error": WITHHELD if record.get("error") else record.get("error")}
+
+
 def score_values(record: Mapping[str, Any], cell: str) -> dict[str, Any]:
     """What is logged of a record: ``CELL/metric``, with ``/std``, ``/ci_low``, ``/ci_high``, ``/n`` and ``/doubt`` where known.
 
     A failed score is logged as such, without its message, which may name images.
     """
+    record = wordless(record)
     values: dict[str, Any] = {f"{cell}/status": record["status"], f"{cell}/key": record["key"]}
     values |= {f"{cell}/{k}": record[k] for k in ("dataset_fingerprint", "reference_fingerprint", "evaluator_version")}
     for metric, score in record["scores"].items():

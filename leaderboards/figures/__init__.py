@@ -78,6 +78,12 @@ def pngs(
     return {drawing.caption: layout.screen(drawing.draw(), dots) for drawing in drawings}
 
 
+def named(records: Iterable[Record], case_sets: Sequence[CaseSet], dots: int = layout.SCREEN) -> Iterator[tuple[str, bytes]]:
+    """`pngs` one by one, by the names that `write` gives their files (``figure3-SET``)."""
+    for drawing in [*_of_cases(case_sets, "", "", restricted=False), *_of_counts(list(records))]:
+        yield drawing.stem, layout.screen(drawing.draw(), dots)
+
+
 def lacking(
     case_sets: Sequence[CaseSet], records: Iterable[Record] = (), *, segmenter: str = "", method: str = "", restricted: bool = False
 ) -> list[str]:

@@ -294,9 +294,21 @@ def _segmented(method: str, segmenter: str) -> Draw:
 def _outlined(axis: Axes, case: Case, image: Grey, predicted: Flags | None) -> None:
     _grey(axis, image)
     for mask, colour, wide, dash in ((predicted, PREDICTED, 1.1, "solid"), (case.lungs, REFERENCE, 0.8, (0, (2.5, 1.2)))):
-        if mask is not None and mask.any() and not mask.all():
-            axis.contour(mask, levels=[0.5], colors=[colour], linewidths=wide, linestyles=[dash])
-    _note(axis, "not stored" if predicted is None else _agreement(case, predicted))
+        if mask is not None and mask.any():
+            _outline(axis, mask, colour, wide, dash)
+    odd = case.oddity(predicted) if predicted is not None else ""
+    _note(axis, "not stored" if predicted is None else "\n".join(filter(None, [odd, _agreement(case, predicted)])))
+
+
+def _outline(axis: Axes, mask: Flags, colour: str, wide: float, dash: Any) -> None:
+    """Along the edges of pixels, those at the border of the panel, too: what reaches it ends there."""
+    height, width = mask.shape
+    drawn = axis.contour(
+        np.arange(-1, width + 1), np.arange(-1, height + 1), np.pad(mask, 1), levels=[0.5], colors=[colour], linewidths=wide,
+        linestyles=[dash], zorder=3,
+    )  # fmt: skip
+    drawn.set_clip_on(False)
+    axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
 
 
 def _agreement(case: Case, predicted: Flags) -> str:
@@ -310,7 +322,7 @@ def iou(predicted: Flags, reference: Flags, undecided: Flags | None) -> float | 
     """Intersection over union in [0, 1], where the reference is decided; None where neither holds a pixel there.
 
     Args:
-        predicted, reference: H x W.
+        predicted, reference: H x W, nothing of them in padding, which evaluators leave out.
         undecided: H x W, or None.
 
     Raises:

@@ -14,7 +14,7 @@ from importlib import resources
 from string import Template
 from typing import Any
 
-from leaderboards.cases import CaseSet
+from leaderboards.cases import KEPT, CaseSet
 from leaderboards.page import content
 from leaderboards.page.images import STEPS, Figure, Store, figure
 from leaderboards.sheet import Sheet
@@ -54,6 +54,7 @@ def page(
         "sheets": [content.sheet(one) for one in sheets],
         "figures": [{"caption": caption, **one._asdict()} for caption, one in drawn.items()],
         "withheld": [some.title for some in case_sets if some.restricted],
+        "kept": [some.title for some in shown if some.context.get("policy") == KEPT],
     }
     budget = LIMIT - len(_document({**fixed, "sets": [], "images": []}, general, source, "").encode())
     for step in STEPS:

@@ -48,14 +48,16 @@ function tint({ width, height, values }, [red, green, blue], striped) {
 function outline(canvas, { width, height, values }, bit, kind) {
   const context = canvas.getContext("2d");
   const scale = canvas.width / width;
-  const on = (x, y) => (values[y * width + x] >> bit) & 1;  // what lies on the border of the image has no outline there
+  const on = (x, y) => (x >= 0 && y >= 0 && x < width && y < height ? (values[y * width + x] >> bit) & 1 : 0);
+  const at = (x, end) => Math.min(Math.max(x * scale, 4), end * scale - 4);  // lines at the border are as thick as others
   const chunk = Math.max(1, Math.round(width / 128));
   const draw = (along) => PATTERNS[kind](Math.floor(along / chunk));
   const path = new Path2D();
-  for (let y = 0; y < height; y += 1) {
-    for (let x = 0; x < width; x += 1) {
-      if (x && draw(y) && on(x, y) !== on(x - 1, y)) { path.moveTo(x * scale, y * scale); path.lineTo(x * scale, (y + 1) * scale); }
-      if (y && draw(x) && on(x, y) !== on(x, y - 1)) { path.moveTo(x * scale, y * scale); path.lineTo((x + 1) * scale, y * scale); }
+  for (let y = 0; y <= height; y += 1) {
+    for (let x = 0; x <= width; x += 1) {
+      const [left, top] = [at(x, width), at(y, height)];
+      if (draw(y) && on(x, y) !== on(x - 1, y)) { path.moveTo(left, top); path.lineTo(left, at(y + 1, height)); }
+      if (draw(x) && on(x, y) !== on(x, y - 1)) { path.moveTo(left, top); path.lineTo(at(x + 1, width), top); }
     }
   }
   context.lineCap = "round";
@@ -83,8 +85,9 @@ class Browser {
     this.scores = make("div", { class: "scores", tabindex: "0", role: "region", "aria-label": "Scores of this case" });
     this.status = make("p", { class: "sr", role: "status" });
     this.rule = make("p", { class: "rule wide" });
+    this.paper = make("p", { class: "paper wide" });
     this.node = make("div", { class: "browser", onkeydown: (event) => this.key(event) });
-    this.node.append(this.selectors(), this.rule, this.view, this.options, this.scores, this.help(), this.status);
+    this.node.append(this.selectors(), this.paper, this.rule, this.view, this.options, this.scores, this.help(), this.status);
     this.choose("set", 0);
   }
 
@@ -136,6 +139,8 @@ class Browser {
     }
     for (const [one, select] of Object.entries(this.picker)) select.selectedIndex = this.at[one];
     this.draw();
+    this.paper.textContent = `${this.set.title || this.set.test}. Case ${this.at.case + 1} of ${this.set.cases.length}: ` +
+      `${this.case.id} (${this.case.why}), ${this.on.all ? "all methods" : this.method}.`;
     this.status.textContent = `Case ${this.at.case + 1} of ${this.set.cases.length}: ${this.case.id}, ${this.method}.`;
   }
 
@@ -147,7 +152,7 @@ class Browser {
 
   draw() {
     const names = this.segmenters();
-    if (!names.includes(this.segmenter)) this.segmenter = names[0] ?? null;
+    if (!names.includes(this.segmenter)) this.segmenter = names.includes(this.set.segmenter) ? this.set.segmenter : names[0] ?? null;
     this.turn += 1;
     this.node.classList.toggle("all", this.on.all);
     this.node.classList.toggle("pixels", this.on.pixels);
@@ -222,7 +227,9 @@ class Browser {
       if (kind === "reference" && one.undecided) await this.blank(canvas, one.undecided);
       named(canvas, words);
     }
-    if (turn === this.turn) node.append(...layers);
+    const odd = [["Translation", on.after && result?.odd[segmenter]], ["Input", on.before && one.odd[segmenter]]].filter(([, words]) => words);
+    const told = odd.map(([whose, words]) => make("span", { class: "odd" }, `${whose}: ${words}`));
+    if (turn === this.turn) node.append(...layers, told.length ? make("div", { class: "odds" }, ...told) : "");
   }
 
   /** No outline where the reference does not say. */
@@ -301,12 +308,24 @@ class Browser {
     if (!names.length) return this.scores.replaceChildren(make("p", { class: "empty" }, "The records hold no scores of single images for this case."));
     const value = (i, name) => {
       const found = this.case.results[i].scores[name];
-      return found === undefined || found === null ? "\u2013" : String(Number(found.toPrecision(4)));
+      const digits = this.set.metrics[name]?.digits;
+      if (found === undefined || found === null) return "\u2013";
+      return digits === undefined ? String(Number(found.toPrecision(4))) : found.toFixed(digits);
     };
-    const rows = names.map((name) => make("tr", {}, make("th", { scope: "row", class: "stub" }, name),
-      ...shown.map((i) => make("td", { class: this.on.all && i === this.at.method ? "shown" : null }, value(i, name)))));
+    const heading = (name) => {
+      const about = this.set.metrics[name];
+      if (!about) return [name];
+      const { label, unit, arrow, better, evaluator } = about;
+      const mark = arrow ? make("span", { "aria-hidden": "true", class: "direction" }, `\u00a0${arrow}`) : "";
+      const named = make("span", {}, label, unit ? ` (${unit})` : "", mark, better ? hidden(`, ${better} is better`) : "");
+      return [named, make("span", { class: "evaluator" }, evaluator)];
+    };
+    const selected = (i) => this.on.all && i === this.at.method;
+    const rows = names.map((name) => make("tr", {}, make("th", { scope: "row", class: "stub", title: name }, ...heading(name)),
+      ...shown.map((i) => make("td", { class: selected(i) ? "shown" : null }, value(i, name)))));
     return this.scores.replaceChildren(make("table", {}, make("caption", {}, `Scores of case ${this.case.id} alone`),
-      make("thead", {}, make("tr", {}, make("th", { scope: "col", class: "stub" }, "Score"), ...shown.map((i) => make("th", { scope: "col" }, methods[i])))),
+      make("thead", {}, make("tr", {}, make("th", { scope: "col", class: "stub" }, "Score"), ...shown.map((i) => make("th", { scope: "col", class: selected(i) ? "shown" : null },
+        methods[i], selected(i) ? make("span", { class: "evaluator" }, "selected") : "")))),
       make("tbody", {}, ...rows)));
   }
 }
@@ -315,7 +334,9 @@ class Browser {
 function caseBrowser(data) {
   const withheld = data.withheld.map((title) => make("p", { class: "notice" },
     `${title}: images and per-image scores of this restricted dataset are left out; its terms do not allow to hand them on.`));
-  if (data.sets.length) return [...withheld, new Browser(data).node];
+  const kept = data.kept.map((title) => make("p", { class: "notice" },
+    `${title}: the terms of these images forbid to pass them on. Do not pass this file on.`));
+  if (data.sets.length) return [...withheld, ...kept, new Browser(data).node];
   return [...withheld, make("p", { class: "empty" }, "There are no cases to show: no stored translations were given.")];
 }
 

@@ -9,9 +9,11 @@ from typing import Any
 from bench.errors import DataError
 from leaderboards import formats
 from leaderboards.cases import Case, CaseSet, Flags, Grey, Result
-from leaderboards.cells import ARROWS, interval, number, span
+from leaderboards.cells import ARROWS, interval, number, shown_std, span
+from leaderboards.figures.cases import segmenter_of
 from leaderboards.page.images import Store
 from leaderboards.sheet import Entry, Head, Line, Sheet
+from leaderboards.tables import Column
 
 
 def sheet(one: Sheet) -> dict[str, Any]:
@@ -49,7 +51,7 @@ def _entry(entry: Entry, head: Head) -> dict[str, Any]:
     cell = entry.cell
     if entry.text or cell is None or not math.isfinite(cell.value):
         return {"text": entry.text, "mark": entry.mark} if entry.text else {}
-    std = f"± {number(cell.std, head.digits)}" if cell.std is not None else ""
+    std = f"± {number(spread, head.digits)}" if (spread := shown_std(cell)) is not None else ""
     found = {
         "value": cell.value, "text": number(cell.value, head.digits), "mark": entry.mark, "std": std,
         "over": cell.std_over, "ci": interval(cell.ci, head.digits) if cell.ci else "",
@@ -68,8 +70,16 @@ def case_set(some: CaseSet, store: Store) -> dict[str, Any]:
         raise DataError(f"{some.title}: images of a restricted dataset never enter a page.")
     return {
         "test": some.test, "title": some.title, "rule": some.rule, "seed": some.seed, "methods": list(some.methods),
-        "context": [[name, value] for name, value in some.context.items() if value],
+        "context": [[name, value] for name, value in some.context.items() if value], "segmenter": segmenter_of(some),
+        "metrics": {name: _metric(column) for name, column in some.metrics.items()},
         "cases": [_case(case, some, store) for case in some.cases],
+    }  # fmt: skip
+
+
+def _metric(column: Column) -> dict[str, Any]:
+    return {
+        "label": column.label, "unit": column.unit, "digits": column.digits, "better": column.better if column.sign else "",
+        "arrow": ARROWS.get(column.better, "").strip(), "evaluator": column.evaluator,
     }  # fmt: skip
 
 
@@ -86,15 +96,21 @@ def _case(case: Case, some: CaseSet, store: Store) -> dict[str, Any]:
         "opacity": store.grey(case.opacity) if case.opacity is not None else None,
         "counterpart": store.grey(case.counterpart) if case.counterpart is not None else None,
         "reference": reference, "undecided": undecided, "before": dict(zip(case.lungs_before, before, strict=True)),
-        "results": [_result(case.results[method], store) for method in some.methods],
+        "odd": _odd(case, case.lungs_before), "results": [_result(case, case.results[method], store) for method in some.methods],
     }  # fmt: skip
 
 
-def _result(result: Result, store: Store) -> dict[str, Any]:
+def _odd(case: Case, masks: Mapping[str, Flags]) -> dict[str, str]:
+    """Segmenter -> what its outline cannot show."""
+    return {name: words for name, mask in masks.items() if (words := case.oddity(mask))}
+
+
+def _result(case: Case, result: Result, store: Store) -> dict[str, Any]:
     return {
         "image": store.grey(result.image),
         "mask": store.grey(result.mask) if result.mask is not None else None,
         "after": dict(zip(result.lungs, _places(list(result.lungs.values()), store), strict=True)),
+        "odd": _odd(case, result.lungs),
         "scores": {name: value if math.isfinite(value) else None for name, value in result.scores.items()},
     }
 

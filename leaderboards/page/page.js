@@ -13,11 +13,11 @@ const make = (tag, how = {}, ...inside) => {
   return node;
 };
 const hidden = (words) => make("span", { class: "sr" }, words);
-/** The little markdown that notes have: `code`, **bold**, <u>underlined</u>. */
-const prose = (words) => words.split(/(`[^`]+`|\*\*[^*]+\*\*|<u>[^<]+<\/u>)/).map((part, i) => {
+/** The little markdown that notes have: `code`, **bold**, <ins>underlined</ins>. */
+const prose = (words) => words.split(/(`[^`]+`|\*\*[^*]+\*\*|<ins>[^<]+<\/ins>)/).map((part, i) => {
   if (i % 2 === 0) return part;
-  const [tag, ends] = part[0] === "`" ? ["code", 1] : part[0] === "*" ? ["strong", 2] : ["u", 3];
-  return make(tag, {}, part.slice(ends, -ends - (tag === "u" ? 1 : 0)));
+  const [tag, ends] = part[0] === "`" ? ["code", 1] : part[0] === "*" ? ["strong", 2] : ["ins", 5];
+  return make(tag, {}, part.slice(ends, -ends - (tag === "ins" ? 1 : 0)));
 });
 const bullets = (lines) => make("ul", { class: "notes" }, ...lines.map((line) => make("li", {}, ...prose(line))));
 const facts = (pairs) => pairs.flatMap(([name, value]) => [make("dt", {}, name.replaceAll("_", " ")), make("dd", {}, value)]);
@@ -102,6 +102,7 @@ class Table {
         const on = inputs.filter((box) => box.checked).length;
         whole.firstChild.checked = on === inputs.length;
         whole.firstChild.indeterminate = on > 0 && on < inputs.length;
+        if (this.order.column !== null && !this.shown[this.order.column]) this.order = { column: null, way: 0 };  // nobody sees why
         this.drawHead();
         this.drawBody();
       };

@@ -6,14 +6,14 @@ Rows are told by the method's resolved configuration in the records, not by file
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bench.files import canonical_json
 from leaderboards.groups import ORIGINAL, TRAIN_FIELDS, Identity, Record, identity, text
 from leaderboards.paper import notes
 from leaderboards.paper.blocks import Bundle, blocks, bundles
-from leaderboards.paper.build import Grid, distinct, grid
+from leaderboards.paper.build import distinct, grid
 from leaderboards.paper.tables import distances
 from leaderboards.sheet import Sheet
 
@@ -28,6 +28,7 @@ ROWS: dict[tuple[bool, ...], str] = {
 BUDGET = ("iterations", "images_seen", "precision")
 COMMAND = "bench run --method ours --suite ablation"
 WHY = "One of several tables of ours, whose rows differ in more than the four switches; this one: {}."
+REFERENCE = "`original` is a line for reference: marks hold among the rows of the ablation."
 UNKNOWN = (
     "{n} records of ours do not say their method's configuration (an older version wrote them), so their rows are unknown: score "
     "again with --force score."
@@ -155,18 +156,19 @@ def _sheet(bundle: Bundle, chosen: Sequence[Identity], parts: Sequence[Part]) ->
         alone = namesakes.count(recipes[who].switches) == 1
         return recipes[who].name if alone else f"{recipes[who].name} ({who[2][:8]})"
 
-    table = grid(bundle, fields, name, everybody)
+    table = grid(bundle, fields, name, everybody, rival=False)
     place = {who: (who[0] != ORIGINAL, recipes[who].place if who in recipes else -1, who) for who in table.who}
     order = sorted(range(len(table.who)), key=lambda i: place[table.who[i]])
-    table = Grid(table.fields, tuple(table.who[i] for i in order), tuple(table.lines[i] for i in order), table.ranked)
+    table = replace(table, who=tuple(table.who[i] for i in order), lines=tuple(table.lines[i] for i in order))
     own = distinct(fields)
     bundled = list({id(one): one for one, _ in parts}.values())
     odd = _told_apart(bundle, chosen, parts)
     above = [*notes.above(bundle, bundled, own), *([WHY.format(odd)] if odd else []), *_unknown(bundle), *_lacking(chosen, recipes)]
     title = " · ".join(filter(None, [notes.title("Table 3: ablation of ours", bundle, bundled), odd]))
+    reference = [REFERENCE] if any(line.original for line in table.lines) else []
     return Sheet(
         "table3", title, notes.context(bundle, own), table.heads, table.lines,
-        tuple(above), tuple(notes.below(table)), corner="Modules",
+        tuple(above), (*reference, *notes.below(table)), corner="Modules",
     )  # fmt: skip
 
 

@@ -104,13 +104,15 @@ def _line(row: str, line: Line | None, pairs: Iterable[_Pair], printed: Publishe
         words = printed.text(row, pair.column) if pair.column else None
         mine = replace(line.entries[pair.index], mark="") if line else Entry()
         std = printed.text(row, f"{pair.column}_std")
-        told = Entry(text=f"{words} ({std})" if std else words) if words is not None else Entry()
+        cell = Cell(float(words), float(std) if std else None) if words is not None else None
+        told = Entry(cell, f"{words} ({std})" if std else words) if words is not None else Entry()
         gap = Cell(mine.cell.value - float(words), doubt=mine.cell.doubt) if mine.cell and words is not None and pair.same else None
         entries += [mine, told, Entry(gap)]
     label = line.label if line else row
     name = printed.names.get(row)
     shown = f"{label} ({name})" if name and name.lower() != row.lower() else label
-    return Line(shown, tuple(entries), original=line.original if line else row == "original", notes=line.notes if line else ())
+    base = line or Line(shown, (), original=row == "original")
+    return replace(base, label=shown, entries=tuple(entries))
 
 
 def _above(printed: Published, sheet: Sheet, pairs: Sequence[_Pair], records: Sequence[Record]) -> list[str]:

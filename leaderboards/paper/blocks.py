@@ -11,9 +11,21 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from leaderboards.compare import Comparisons, compare
-from leaderboards.groups import ORIGINAL, TEST_FIELDS, Identity, Record, groups, identity, label, older, order, split
-from leaderboards.tables import Column, Row, Table, tables
+from leaderboards.compare import Comparisons, apart, compare
+from leaderboards.groups import (
+    ORIGINAL,
+    TEST_FIELDS,
+    Identity,
+    Record,
+    groups,
+    identity,
+    label,
+    older,
+    order,
+    split,
+    undecidable,
+)
+from leaderboards.tables import Column, Id, Row, Table, tables
 
 #: What all blocks of a bundle must agree in, and its name for a reader.
 SETTING = {
@@ -34,6 +46,7 @@ class Block:
         who: row label -> method, version, configuration.
         records: all records behind it, those that failed included.
         passed: older records of the same scores that do not count.
+        undecidable: what is said of scores with two records of the same time.
     """
 
     evaluator: str
@@ -41,6 +54,7 @@ class Block:
     who: Mapping[str, Identity]
     records: tuple[Record, ...]
     passed: int = 0
+    undecidable: tuple[str, ...] = ()
 
     @property
     def dataset(self) -> str:
@@ -51,6 +65,11 @@ class Block:
     def home(self) -> bool:
         """Whether it is the test part of the training set."""
         return self.dataset == self.table.context["train_dataset"]
+
+    @property
+    def variant(self) -> str:
+        """What tells it from others of its evaluator and test set, without the evaluator's name; empty for nothing."""
+        return "; ".join(words.removeprefix(self.evaluator).strip() for words in self.table.variants)
 
     @property
     def trained(self) -> frozenset[Identity]:
@@ -72,9 +91,21 @@ class Block:
         return next((c for c in self.table.columns if c.key == key and self.table.filled(c)), None)
 
     def apart(self, column: Column, one: Identity, other: Identity) -> bool | None:
-        """Whether a paired test over patients tells two methods apart; None where there is none."""
-        family = next((f for f in self.comparisons.families if f.column.id == column.id), None) if column.primary else None
-        return family.apart(self.rows[one].label, self.rows[other].label) if family else None
+        """Whether a paired test over patients tells two methods apart; None where there is none. All pairs of methods that have
+        values by image of the metric are one family."""
+        if column.shared:
+            return None
+        if column.primary and not column.part:
+            family = next((f for f in self.comparisons.families if f.column.id == column.id), None)
+            return family.apart(self.rows[one].label, self.rows[other].label) if family else None
+        if column.id not in self._apart:
+            self._apart[column.id] = apart({row.label: (row, column) for row in self.table.rows if column.id in row.cells})
+        return self._apart[column.id].get((self.rows[one].label, self.rows[other].label))
+
+    @cached_property
+    def _apart(self) -> dict[Id, Mapping[tuple[str, str], bool]]:
+        """Tests of metrics that are not primary, or of parts: made when asked for."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -106,7 +137,7 @@ class Bundle:
             own = block.table.context
             found[f"data of {block.dataset}"] = own["dataset_fingerprint"]
             found[f"reference of {block.dataset}"] = f"{own['reference']} {own['reference_fingerprint'][:8]}".strip()
-            found[f"{block.evaluator} on {block.dataset}"] = "; ".join(block.table.variants)
+            found[f"{block.evaluator} on {block.dataset}"] = block.variant
         return found
 
     def name(self, who: Identity) -> str:
@@ -134,10 +165,13 @@ def blocks(records: Iterable[Record], evaluators: Iterable[str]) -> list[Block]:
     for evaluator in evaluators:
         mine = [record for record in everything if record.get("evaluator") == evaluator]
         passed = older(mine)
+        tied = undecidable(mine)
         for group, members in groups(mine):
             for variants, some in split(members):
                 counts = passed.get(group, {})
                 found += [_block(evaluator, replace(table, variants=tuple(variants)), some, counts) for table in tables(some)]
+        found = [replace(b, undecidable=tuple(x for x in tied if f" on {b.dataset}, seed" in x))
+                 if tied and b.evaluator == evaluator else b for b in found]  # fmt: skip
     return sorted(found, key=_place)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from leaderboards.cells import FAILED
 from leaderboards.groups import ORIGINAL, Identity, Record
 from leaderboards.paper.blocks import Block, Bundle
-from leaderboards.paper.marks import Marks, marks
+from leaderboards.paper.marks import Apart, Marks, marks
 from leaderboards.sheet import Entry, Head, Line
 from leaderboards.tables import Cell, Column
 
@@ -66,12 +66,14 @@ class Grid:
         who: the method of each line.
         lines: the rows, marked.
         ranked: how each column was marked, one for each group of lines.
+        names: method -> what its line is called.
     """
 
     fields: tuple[Field, ...]
     who: tuple[Identity, ...]
     lines: tuple[Line, ...]
     ranked: tuple[tuple[Marks, ...], ...]
+    names: Mapping[Identity, str] = field(default_factory=dict)
 
     @property
     def heads(self) -> tuple[Head, ...]:
@@ -101,18 +103,21 @@ def ordered(fields: Sequence[Field], methods: Iterable[Identity]) -> tuple[Ident
 
 
 def grid(
-    bundle: Bundle, fields: Sequence[Field], name: Callable[[Identity], str] | None = None, methods: Sequence[Identity] | None = None
-) -> Grid:
-    """Methods (all of them by default) against columns, marked; one without any value or failure in these columns has no line."""
+    bundle: Bundle, fields: Sequence[Field], name: Callable[[Identity], str] | None = None,
+    methods: Sequence[Identity] | None = None, rival: bool = True,
+) -> Grid:  # fmt: skip
+    """Methods (all of them by default) against columns, marked; one without any value or failure in these columns has no line.
+    ``original`` is ranked with them where it is a `rival`."""
     present = [who for who in (bundle.everybody if methods is None else methods) if any(f.entry(who) != Entry() for f in fields)]
     who = ordered(fields, present)
     own = distinct(fields)
+    names = {one: (name or bundle.name)(one) for one in who}
     made = [
-        Line((name or bundle.name)(one), tuple(f.entry(one) for f in fields), original=one[0] == ORIGINAL, notes=problems(own, one))
+        Line(names[one], tuple(f.entry(one) for f in fields), original=one[0] == ORIGINAL, notes=problems(own, one), who=one)
         for one in who
     ]
-    lines, ranked = mark(made, fields, who)
-    return Grid(tuple(fields), who, lines, (ranked,))
+    lines, ranked = mark(made, fields, lambda f: lambda i, j: f.block.apart(f.column, who[i], who[j]), rival)
+    return Grid(tuple(fields), who, lines, (ranked,), names)
 
 
 def problems(own: Iterable[Block], who: Identity) -> tuple[str, ...]:
@@ -123,22 +128,18 @@ def problems(own: Iterable[Block], who: Identity) -> tuple[str, ...]:
 
 
 def mark(
-    lines: Sequence[Line], fields: Sequence[Field], who: Sequence[Identity] = ()
+    lines: Sequence[Line], fields: Sequence[Field], test: Callable[[Field], Apart], rival: bool = True
 ) -> tuple[tuple[Line, ...], tuple[Marks, ...]]:
-    """Lines with the marks of each column; paired tests only where the lines' methods are given."""
+    """Lines with the marks of each column, by its paired test of two lines; ``original`` has none where it is no `rival`."""
     found = []
     for k, one in enumerate(fields):
-        cells = [line.entries[k].cell for line in lines]
-        found.append(marks(cells, one.head.sign, _test(one, who)))
+        cells = [line.entries[k].cell if rival or not line.original else None for line in lines]
+        found.append(marks(cells, one.head.sign, test(one)))
     marked = tuple(
         replace(line, entries=tuple(replace(entry, mark=found[k].marks[i]) for k, entry in enumerate(line.entries)))
         for i, line in enumerate(lines)
     )
     return marked, tuple(found)
-
-
-def _test(one: Field, who: Sequence[Identity]) -> Callable[[int, int], bool | None]:
-    return lambda i, j: one.block.apart(one.column, who[i], who[j]) if who else None
 
 
 def used(fields: Sequence[Field], who: Iterable[Identity]) -> list[Record]:

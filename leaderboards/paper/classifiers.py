@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
+from leaderboards.compare import apart, by_image
 from leaderboards.groups import ORIGINAL, Identity, Record
 from leaderboards.paper import notes
 from leaderboards.paper.blocks import Block, Bundle, blocks, bundles
 from leaderboards.paper.build import Field, Grid, field_of, mark, problems
+from leaderboards.paper.marks import Apart
 from leaderboards.sheet import Entry, Line, Sheet
 from leaderboards.subjects import DOT
 from leaderboards.tables import Column
@@ -52,7 +55,7 @@ def _sheet(bundle: Bundle, others: Sequence[Bundle]) -> Sheet:
     )  # fmt: skip
     return Sheet(
         "table2", notes.title("Table 2: opacity or clear, by architecture and data type", bundle, others), context, table.heads,
-        table.lines, tuple(notes.above(bundle, others, own)), (READING, *notes.below(table)), corner="Learnt from",
+        table.lines, tuple(notes.above(bundle, others, own)), (READING, *_empty(own), *notes.below(table)), corner="Learnt from",
         behind=(behind,) if matrix.lines else (),
     )  # fmt: skip
 
@@ -63,16 +66,45 @@ def _parts(own: Sequence[Block]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def _empty(own: Sequence[Block]) -> list[str]:
+    """Why parts have no value on a test set, each reason once."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for block in own:
+        for remark in block.table.notes:
+            empty = [c for c in remark.columns if c.part and c.label in SCORES and not block.table.filled(c)]
+            for kind in dict.fromkeys(column.part.partition(DOT)[2] or column.part for column in empty):
+                found.setdefault((remark.text, kind), []).append(block.dataset)
+    reasons: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for (words, kind), where in found.items():
+        reasons.setdefault((words, tuple(dict.fromkeys(where))), []).append(kind)
+    return [f"No value of {', '.join(kinds)} on {', '.join(where)}: {words.rstrip('.')}." for (words, where), kinds in reasons.items()]
+
+
 def _grid(bundle: Bundle, names: dict[str, str]) -> Grid:
     """Lines of all parts, grouped by architecture and marked within it."""
     own = list(bundle.blocks)
     fields = [field for block in own for name in names if (field := _field(block, name, names[name]))]
-    groups: dict[str, list[Line]] = {}
+    groups: dict[str, list[tuple[str, Line]]] = {}
     for part in _parts(own):
-        groups.setdefault(part.split(DOT)[0], []).extend(_lines(bundle, fields, part))
-    marked = [mark(lines, fields) for lines in groups.values()]
+        groups.setdefault(part.split(DOT)[0], []).extend((part, line) for line in _lines(bundle, fields, part))
+    marked = [mark([line for _, line in some], fields, partial(_test, lines=some)) for some in groups.values()]
     lines = tuple(line for some, _ in marked for line in some)
-    return Grid(tuple(fields), bundle.everybody, lines, tuple(found for _, found in marked))
+    called = {who: bundle.name(who) for who in bundle.everybody}
+    return Grid(tuple(fields), bundle.everybody, lines, tuple(found for _, found in marked), called)
+
+
+def _test(field: Field, lines: Sequence[tuple[str, Line]]) -> Apart:
+    """The paired tests of a column between the lines of one architecture. What no method changes is any method's: the first one's
+    that has values by image."""
+    own = {}
+    for k, (part, line) in enumerate(lines):
+        column, rows = _column(field, part), field.block.rows
+        rows_of = [rows[line.who]] if line.who in rows else list(rows.values()) if not any(line.who) else []
+        found = next((row for row in rows_of if column and by_image(row, column)), None)
+        if column and found:
+            own[str(k)] = (found, column)
+    tested = apart(own)
+    return lambda i, j: tested.get((str(i), str(j)))
 
 
 def _field(block: Block, name: str, detail: str) -> Field | None:
@@ -101,7 +133,7 @@ def _lines(bundle: Bundle, fields: Sequence[Field], part: str) -> list[Line]:
             return [Line(kind or part, once, architecture, original=kind == "Original")]
     own = [field.block for field in fields]
     return [
-        Line(f"{kind}, {bundle.name(who)}", entries, architecture, original=who[0] == ORIGINAL, notes=problems(own, who))
+        Line(f"{kind}, {bundle.name(who)}", entries, architecture, who[0] == ORIGINAL, problems(own, who), who)
         for who, entries in rows
     ]
 

@@ -1,20 +1,25 @@
 """Best, second and ties of a column of a paper table.
 
 A tie is a value that cannot be told from the best one. Where both have values by image, a paired test over patients decides
-(`leaderboards.compare`, corrected by Holm). Where there are none (distances of whole sets, parts of an evaluator) the spreads decide:
-overlapping intervals are a tie. That is no test, and it is stated.
+(`leaderboards.compare`, corrected by Holm). Where there are none (distances of whole sets, AUROC) 95 % intervals decide: those that
+overlap are a tie. That is no test, and it is stated.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from leaderboards.sheet import BEST, SECOND, TIE
 from leaderboards.tables import Cell
 
 #: Grounds of a decision: paired test, overlap of spreads, or the value alone, for want of any spread.
 PAIRED, OVERLAP, VALUE = "paired", "overlap", "value"
+
+#: 97.5 % of the normal distribution.
+NORMAL = 1.96
 
 #: Whether a paired test tells two rows (indices) apart; None where there is none.
 Apart = Callable[[int, int], bool | None]
@@ -36,10 +41,26 @@ class Marks:
 
 
 def reach(cell: Cell) -> tuple[float, float] | None:
-    """The interval, else the value and one standard deviation to each side; None where neither is known."""
-    if cell.ci:
-        return cell.ci
-    return None if cell.std is None else (cell.value - cell.std, cell.value + cell.std)
+    """A 95 % interval of a value; None where nothing is known of its spread.
+
+    Over patients where that is known. Of several seeds, that or Student's over seeds, whichever is wider: seeds say nothing of other
+    patients, nor patients of other seeds. Without either, 1.96 standard deviations to each side.
+    """
+    found = [cell.ci] if cell.ci else []
+    if cell.std is not None and cell.seeds > 1:
+        half = _quantile(cell.seeds - 1) * cell.std / math.sqrt(cell.seeds)
+        found.append((cell.value - half, cell.value + half))
+    elif cell.std is not None and not found:
+        found.append((cell.value - NORMAL * cell.std, cell.value + NORMAL * cell.std))
+    return max(found, key=lambda ends: ends[1] - ends[0]) if found else None
+
+
+@cache
+def _quantile(freedom: int) -> float:
+    """97.5 % of Student's distribution."""
+    from scipy.stats import t
+
+    return float(t.ppf(0.975, freedom))
 
 
 def overlap(one: Cell, other: Cell) -> bool | None:

@@ -7,8 +7,9 @@ from typing import Any
 
 from bench.records import without_folders
 from leaderboards import about
-from leaderboards.cells import span
-from leaderboards.groups import ORIGINAL, Record, digest_of, text
+from leaderboards.cells import shown_std, span
+from leaderboards.groups import ORIGINAL, Identity, Record, digest_of, text
+from leaderboards.notes import brackets_are
 from leaderboards.paper.blocks import SETTING, Block, Bundle, differences
 from leaderboards.paper.build import Field, Grid, distinct, used
 from leaderboards.paper.marks import OVERLAP, PAIRED, VALUE
@@ -23,11 +24,17 @@ MANY = 3
 PACKAGES = (
     "cxr-bench", "python", "torch", "torchvision", "torch-fidelity", "timm", "segmentation-models-pytorch", "ultralytics", "scipy",
 )  # fmt: skip
+#: So many characters of what tells a sheet from others are in its title.
+BRIEF = 24
 LEAKY = "Split by image: patients are unknown, the same patient may be in training and test"
 LENIENT = (
-    "95 % intervals (± one standard deviation where there is no interval) that overlap count as a tie: there are no values by "
-    "image for a paired test, and this is none"
+    "95 % intervals that overlap count as a tie (over patients; of several seeds the wider of that and Student's over seeds; else "
+    "± 1.96 standard deviations): there are no values by image for a paired test, and this is none"
 )
+
+
+Names = Mapping[Identity, str]
+NAMELESS: Names = {}
 
 
 def context(bundle: Bundle, own: Sequence[Block]) -> dict[str, str]:
@@ -38,6 +45,7 @@ def context(bundle: Bundle, own: Sequence[Block]) -> dict[str, str]:
         mine = block.table.context
         found[f"data of {block.dataset}"] = mine["dataset_fingerprint"]
         found[f"reference of {block.dataset}"] = f"{mine['reference']} {mine['reference_fingerprint'][:8]}".strip()
+        found[f"{block.evaluator} of {block.dataset}"] = block.variant
     return {name: value for name, value in found.items() if value}
 
 
@@ -48,9 +56,16 @@ def title(what: str, bundle: Bundle, others: Sequence[Bundle]) -> str:
         what, f"trained on {shared['train_dataset']}" if shared["train_dataset"] else "",
         f"preset {shared['preset']}" if shared["preset"] else "", f"{shared['image_size']} px" if shared["image_size"] else "",
     ]  # fmt: skip
-    rest = [f"{name} {value[:24]}" for name, value in differences(bundle, others).items()
+    rest = [f"{name} {_short(name, value, others)}" for name, value in differences(bundle, others).items()
             if value and name not in ("training set", "preset", "image size")]  # fmt: skip
     return " · ".join(filter(None, [*words, *rest]))
+
+
+def _short(name: str, value: str, others: Sequence[Bundle]) -> str:
+    """The start of a long value, where it still tells it from the others'."""
+    values = {other.facts[name] for other in others if name in other.facts}
+    cut = len({found[:BRIEF] for found in values}) == len(values)
+    return value if len(value) <= BRIEF or not cut else f"{value[:BRIEF]}…"
 
 
 def above(bundle: Bundle, others: Sequence[Bundle], own: Sequence[Block]) -> list[str]:
@@ -60,6 +75,8 @@ def above(bundle: Bundle, others: Sequence[Bundle], own: Sequence[Block]) -> lis
         told = [f"{name} {value}" for name, value in differences(bundle, others).items() if value]
         why = ", ".join(told) if told else "other configurations of the methods than in the others"
         lines.append(f"One of {len(others)} tables that must not be ranked together; what tells this one: {why}.")
+    trained = dict.fromkeys(block.table.trained for block in own if block.table.trained)
+    lines += [f"All methods: {words}. They compare with each other, not with the preset's." for words in trained]
     leaky = [block.dataset for block in own if block.table.split_by]
     if leaky:
         lines.append(f"{LEAKY} ({', '.join(dict.fromkeys(leaky))}).")
@@ -73,9 +90,9 @@ def below(table: Grid) -> list[str]:
     fields, records = table.fields, used(table.fields, table.who)
     own = distinct(fields)
     lines = [
-        *marks(table), *doubts(own, fields), *undecided(table),
-        *spreads(table), *counts(table), *unequal(fields), *favours(own, fields), *remarks(own, fields),
-        *warnings(own), *evaluators(own), *provenance(own, records),
+        *marks(table), *doubts(own, fields, table.names), *undecided(table),
+        *spreads(table), *counts(table), *unequal(fields), *favours(own, fields, table.names), *remarks(own, fields),
+        *warnings(own, table.names), *evaluators(own), *provenance(own, records, table.names),
     ]  # fmt: skip
     return list(dict.fromkeys(lines))
 
@@ -92,7 +109,7 @@ def marks(table: Grid) -> list[str]:
     words = [("bold: best", BEST), ("underlined: second", SECOND), ("‡: cannot be told from the best", TIE)]
     lines = [f"Marks, by column: {'; '.join(word for word, mark in words if mark in shown)}."] if shown else []
     if PAIRED in names:
-        lines.append(f"Ties of {names[PAIRED]}: paired Wilcoxon over patients, Holm over all pairs of methods, p ≥ 0.05.")
+        lines.append(f"Ties of {names[PAIRED]}: paired Wilcoxon over patients, Holm over all pairs of rows, p ≥ 0.05.")
     if OVERLAP in names:
         lines.append(f"Ties of {names[OVERLAP]}: {LENIENT}.")
     if VALUE in names:
@@ -114,14 +131,19 @@ def columns(fields: Sequence[Field], block: Block) -> list[Column]:
     return list(dict.fromkeys(column for field in fields if field.block is block for column in field.columns))
 
 
-def doubts(own: Sequence[Block], fields: Sequence[Field]) -> list[str]:
+def called(block: Block, methods: Iterable[str], names: Names) -> str:
+    """Methods of a block by the names of the sheet's lines."""
+    return ", ".join(dict.fromkeys(names.get(block.who.get(method, ("", "", "")), method) for method in methods))
+
+
+def doubts(own: Sequence[Block], fields: Sequence[Field], names: Names = NAMELESS) -> list[str]:
     """Why values are marked †."""
     lines = []
     for block in own:
         mine = columns(fields, block)
         for remark in block.table.doubts:
             about = [column for column in remark.columns if column in mine]
-            whom = f" ({', '.join(remark.methods)})" if remark.methods else ""
+            whom = f" ({called(block, remark.methods, names)})" if remark.methods else ""
             if about:
                 lines.append(
                     f"†, not to be relied upon and not ranked: {labels(about)} of {block.dataset}: {remark.text.rstrip('.')}{whom}."
@@ -132,15 +154,16 @@ def doubts(own: Sequence[Block], fields: Sequence[Field]) -> list[str]:
 def spreads(table: Grid) -> list[str]:
     """What ± and brackets are over."""
     over: dict[str, list[str]] = {}
-    ci = False
+    ci, seeds = False, 1
     for k, field in enumerate(table.fields):
         cells = [cell for line in table.lines if (cell := line.entries[k].cell)]
         ci = ci or any(cell.ci for cell in cells)
-        for kind in sorted({cell.std_over or "unstated units" for cell in cells if cell.std is not None}):
+        seeds = max([seeds, *(cell.seeds for cell in cells if cell.ci)])
+        for kind in sorted({cell.std_over or "unstated units" for cell in cells if shown_std(cell) is not None}):
             over.setdefault(kind, []).append(field.head.label)
     told = [f"{kind} ({', '.join(dict.fromkeys(names))})" for kind, names in over.items()]
     lines = [f"± is the standard deviation over {'; '.join(told)}."] if told else []
-    return [*lines, "[low, high] is the 95 % confidence interval over patients, for a single seed."] if ci else lines
+    return [*lines, brackets_are(seeds > 1)] if ci else lines
 
 
 def counts(table: Grid) -> list[str]:
@@ -167,7 +190,7 @@ def unequal(fields: Sequence[Field]) -> list[str]:
     return [f"n differs between rows: {', '.join(found)}. Distances whose bias depends on n do not compare."] if found else []
 
 
-def favours(own: Sequence[Block], fields: Sequence[Field]) -> list[str]:
+def favours(own: Sequence[Block], fields: Sequence[Field], names: Names = NAMELESS) -> list[str]:
     """Columns of a classifier that methods were trained with."""
     found: dict[str, list[str]] = {}
     for block in own:
@@ -175,10 +198,10 @@ def favours(own: Sequence[Block], fields: Sequence[Field]) -> list[str]:
         for method, favoured in block.table.favoured.items():
             about = labels(column for column in mine if column in favoured)
             if about:
-                found.setdefault(about, []).append(method)
+                found.setdefault(about, []).append(called(block, [method], names))
     return [
-        f"{names}: favours {', '.join(dict.fromkeys(who))}, trained with the classifier that scores here."
-        for names, who in found.items()
+        f"{about}: favours {', '.join(dict.fromkeys(who))}, trained with the classifier that scores here."
+        for about, who in found.items()
     ]
 
 
@@ -199,12 +222,12 @@ def remarks(own: Sequence[Block], fields: Sequence[Field]) -> list[str]:
     return [f"{subject} ({', '.join(where)}): {'; '.join(words)}." for subject, where, words in told]
 
 
-def warnings(own: Sequence[Block]) -> list[str]:
+def warnings(own: Sequence[Block], names: Names = NAMELESS) -> list[str]:
     """What trainings warned about."""
     found: dict[str, dict[str, None]] = {}
     for block in own:
         for words, methods in block.table.warnings.items():
-            found.setdefault(" ".join(words.split()).rstrip("."), {}).update(dict.fromkeys(methods))
+            found.setdefault(" ".join(words.split()).rstrip("."), {}).update(dict.fromkeys(called(block, [m], names) for m in methods))
     return [f"Training of {', '.join(methods)}: {words}." for words, methods in sorted(found.items())]
 
 
@@ -217,9 +240,9 @@ def evaluators(own: Sequence[Block]) -> list[str]:
     return [f"{', '.join(where)}: {words}" if len(told) > 1 else words for words, where in told.items()]
 
 
-def provenance(own: Sequence[Block], records: Sequence[Record]) -> list[str]:
+def provenance(own: Sequence[Block], records: Sequence[Record], names: Names = NAMELESS) -> list[str]:
     """Fingerprints, versions, commands, digest."""
-    lines = [f"Data: {_data(own)}. Configurations: {_configurations(own)}."]
+    lines = [f"Data: {_data(own)}. Configurations: {_configurations(own, names)}."]
     known = (r for r in records if r.get("evaluator_version"))
     versions = _distinct(f"{text(r.get('evaluator'))} v{text(r.get('evaluator_version'))}" for r in known)
     packages = _packages(records)
@@ -230,7 +253,8 @@ def provenance(own: Sequence[Block], records: Sequence[Record]) -> list[str]:
         lines.append(f"Made by: {', '.join(f'`{command}`' for command in commands[:MANY])}{more}.")
     passed = sum(block.passed for block in own)
     older = f" {passed} older records of the same scores do not count: the newest does." if passed else ""
-    return [*lines, f"{len(records)} records, digest `{digest_of(records)}`.{older}"]
+    tied = list(dict.fromkeys(line for block in own for line in block.undecidable))
+    return [*lines, *tied, f"{len(records)} records, digest `{digest_of(records)}`.{older}"]
 
 
 def _data(own: Sequence[Block]) -> str:
@@ -241,9 +265,12 @@ def _data(own: Sequence[Block]) -> str:
     return ", ".join(told)
 
 
-def _configurations(own: Sequence[Block]) -> str:
-    everybody = sorted({who for block in own for who in block.who.values()})
-    told = [(f"{name} v{version or '?'}", f" `{config[:8]}`" if config else "") for name, version, config in everybody]
+def _configurations(own: Sequence[Block], names: Names) -> str:
+    everybody = sorted(who for who in {who for block in own for who in block.who.values()} if not names or who in names)
+    called_otherwise = {who: f"{names[who]}: " for who in everybody if who in names and not names[who].startswith(who[0])}
+    told = [
+        (f"{called_otherwise.get(who, '')}{who[0]} v{who[1] or '?'}", f" `{who[2][:8]}`" if who[2] else "") for who in everybody
+    ]
     return ", ".join(f"{name}{config}" for name, config in told)
 
 

@@ -16,7 +16,6 @@ from bench.data.pixels import decode
 from bench.data.tables import by_stem, listing, note
 from bench.errors import DataError, UsageError, did_you_mean
 
-POLICIES = ("open", "attribution", "no-redistribution", "credentialed")
 CONVENTIONS = ("heart-included", "heart-excluded")
 #: How records name files of a mask folder that the user keeps elsewhere.
 ELSEWHERE = "lung_masks:"

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.data.boxes import Drawn, parse_box
-from bench.data.contract import DOMAINS, SPLITS, FloatImage, ImageRecord, Problem
+from bench.data.contract import DOMAINS, LUNG_OPACITY, OPACITY, POLICIES, SPLITS, FloatImage, ImageRecord, Problem, Reader
 from bench.data.masks import WITH_UNDECIDED, lung_codes
 from bench.data.pixels import decode, image_size
-from bench.data.readers.files import CONVENTIONS, POLICIES, FileReader
+from bench.data.readers.files import CONVENTIONS, FileReader
 from bench.data.tables import (
     IMAGE_SUFFIXES,
     check_splits,
@@ -39,12 +39,14 @@ MASKS, TABLE, BOXES = "lung_masks", "metadata.csv", "boxes.csv"
 class Folder(FileReader):
     """Images in ``opacity/`` and ``clear/`` at any depth, with optional lung masks, boxes and a table about them.
 
+    The two folders are a label, as RSNA's classes are: the finding classifier learns opacity from them.
+
     ``lung_masks/<stem>.png`` has its image's size and two values, 0 and another, or 0, 127 (undecided) and 255. ``boxes.csv`` has
     the columns image, x, y, width and height, a row a box, in pixels of the image from its top left corner; a row with the image
     alone says that it was looked at and has none. What is known of an image that it does not list is nothing.
     """
 
-    version = 2
+    version = 3
     planes = ("lung_mask", "counterpart")
     help = (
         "opacity/ and clear/ with images; optional lung_masks/<stem>.png, metadata.csv (image_id, patient_id, ...) and boxes.csv "
@@ -58,7 +60,7 @@ class Folder(FileReader):
     def __init__(self, root: Path | None = None, **options: object) -> None:
         super().__init__(root, **options)
         # A property of a class elsewhere, but of the user's data here; written past the class attribute it replaces.
-        self.__dict__["policy"] = self.option("policy", "open")
+        self.__dict__["policy"] = self.option("policy", Reader.policy)
 
     def records(self) -> tuple[list[ImageRecord], list[Problem], bool]:
         """See `Reader.records`."""
@@ -84,7 +86,7 @@ class Folder(FileReader):
                 problems.append(Problem(f"{MASKS}/{masks[path.stem]}", what))
             records[image_id] = ImageRecord(
                 image_id=image_id, path=f"{domain}/{path.as_posix()}", domain=domain, patient_id=image_id,
-                lung_mask=(f"{MASKS}/{mask.as_posix()}",) if mask else (),
+                findings={LUNG_OPACITY: float(domain == OPACITY)}, lung_mask=(f"{MASKS}/{mask.as_posix()}",) if mask else (),
             )  # fmt: skip
         known: set[str] = set()
         if (self.root / TABLE).is_file():
