@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import TINY, TOY, Bench, folder, records, spawn
 
-from bench import pipeline
+from bench import doubts
 from bench.config import RunOptions, load
 from bench.data.sampling import _Share
 from bench.errors import UsageError
@@ -148,7 +148,7 @@ def test_a_share_that_a_method_cannot_take_is_found_before_the_run(size: int, me
 def _looked_at(sets: list[str], message: str, method: str = "toy") -> None:
     spec = RunSpec(("original", method), "all", "quick", load("quick", None, sets), ("synthetic",), (0,), RunOptions())
     with pytest.raises(UsageError, match=message) if message else nullcontext():
-        pipeline._check_batch(spec, 4)
+        doubts.check_batch(spec, 4)
 
 
 def test_a_batch_that_cannot_be_shared_out() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import struct
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
@@ -261,3 +262,15 @@ def test_logs_are_read_over_the_borders_of_blocks(tmp_path: Path) -> None:
     assert list(files.pieces(path)) == wanted[:-1]
     path.write_bytes(b"something else")
     assert list(files.pieces(path)) == []
+
+
+def test_parts_of_a_run_never_begin_in_the_same_second(tmp_path: Path) -> None:
+    """W&B would write the second part over the first."""
+    while time.time() % 1 > 0.7:  # not so near the end of the second that it is over before we look
+        time.sleep(0.01)
+    stamp = time.strftime("%Y%m%d_%H%M%S")
+    (tmp_path / f"offline-run-{stamp}-abc").mkdir()
+    files.wait_for_a_second_of_its_own(tmp_path, "other")
+    assert time.strftime("%Y%m%d_%H%M%S") == stamp, "another run may begin at once"
+    files.wait_for_a_second_of_its_own(tmp_path, "abc")
+    assert time.strftime("%Y%m%d_%H%M%S") > stamp

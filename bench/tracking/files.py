@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 import struct
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,6 +113,12 @@ def _values(items: Iterable[Any]) -> dict[str, Any]:
 def logs_of(home: Path, run_id: str) -> list[Path]:
     """Log files of a run below RUNS/wandb, the oldest first: folders are named by the time they were made."""
     return sorted(home.glob(f"*run-*-{run_id}/run-{run_id}.wandb"), key=lambda path: path.parent.name.split("run-", 1)[1])
+
+
+def wait_for_a_second_of_its_own(home: Path, run_id: str) -> None:
+    """W&B names a run's folder after the second: a part begun in that of the part before would overwrite it."""
+    while any(home.glob(f"*run-{time.strftime('%Y%m%d_%H%M%S')}-{run_id}")):
+        time.sleep(0.05)
 
 
 def waiting(home: Path) -> list[Path]:

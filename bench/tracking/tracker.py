@@ -196,6 +196,7 @@ class Tracker:
         self.home.mkdir(parents=True, exist_ok=True)
         if self.experiment.policy() == "credentialed":
             self.home.chmod(0o700)
+        files.wait_for_a_second_of_its_own(self.home, who.run_id)
         return wandb.init(
             mode="online" if self.mode == "online" else "offline", project=os.environ.get("WANDB_PROJECT") or PROJECT,
             group=self.group(), id=who.run_id, name=who.name, job_type=who.job, resume="allow", reinit="create_new",

@@ -81,12 +81,11 @@ def instance_norm(x: Tensor, scale: Tensor | None = None, shift: Tensor | None =
 def _grouped_norm(values: Tensor, scale: Tensor | None, shift: Tensor | None, eps: float) -> Tensor:
     """Instance norm as a group norm of N x F groups of one channel: one pass forward, one back."""
     n, features = values.shape[:2]
-    with torch.autocast(values.device.type, enabled=False):
-        if scale is None and shift is None:  # no view: an activation may work in place on it
-            return F.group_norm(values, features, eps=eps)
-        weight, bias = (None if t is None else t.to(values.dtype).expand(n, features, 1, 1).reshape(-1) for t in (scale, shift))
-        flat = values.reshape(1, n * features, *values.shape[2:])
-        return F.group_norm(flat, n * features, weight, bias, eps).view_as(values)
+    if scale is None and shift is None:  # no view: an activation may work in place on it
+        return F.group_norm(values, features, eps=eps)
+    weight, bias = (None if t is None else t.to(values.dtype).expand(n, features, 1, 1).reshape(-1) for t in (scale, shift))
+    flat = values.reshape(1, n * features, *values.shape[2:])
+    return F.group_norm(flat, n * features, weight, bias, eps).view_as(values)
 
 
 class LayerNorm(nn.Module):
