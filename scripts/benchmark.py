@@ -134,7 +134,7 @@ def speed(folder: Path) -> None:
     table = Table("what", "measured", box=None)
     for size, images in ((128, 100), (512, 16)):
         table.add_row(f"cache build {size} px, rendering included", f"{cache_speed(folder / 'build', size, images):.1f} images/s")
-    for size, steps, repeats in ((64, 30, 4), (256, 3, 4)):
+    for size, steps, repeats in ((64, 30, 4), (256, 6, 4)):
         table.add_row(f"training {size} px, batch 4", training_row(folder, size, steps, repeats))
     for size in (64, 256):
         table.add_row(f"translation {size} px, PNG written", f"{translate_speed(folder, size):.1f} images/s")
