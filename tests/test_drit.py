@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from math import log
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from method_tools import one_thread  # noqa: F401  (a fixture)
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
@@ -27,15 +27,6 @@ SMALL: dict[str, Any] = {
     **{"content_disc_layers": 0, "init": "kaiming", "lr": 1e-3},
 }
 FULL = 2  # the first step that updates everything
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """These networks are too small to share, and threads that wait for each other crawl on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class DoubleDraws(Draws):

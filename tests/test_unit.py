@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from autoencoding_tools import SMALL, DoubleDraws, Recorder, SameDraws, count, lsgan, make_batch, wrappers
+from method_tools import one_thread  # noqa: F401  (a fixture)
 from torch import Tensor, nn
 
 from bench.config import load, section_config, train_config
@@ -16,15 +16,6 @@ from bench.contracts import Batch
 from bench.errors import UsageError
 from bench.registry import METHODS
 from methods.unit import Unit, UnitConfig, kl
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """These networks are too small to share, and threads that wait for each other crawl on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def build(channels: int = 1, **changes: Any) -> Unit:
