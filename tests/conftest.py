@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,6 +174,16 @@ def folder(runs: Path, method: str = "toy") -> Path:
     """The one run folder of a method."""
     (found,) = (runs / method).glob("*/*/")
     return found
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _scratch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What libraries leave in the system's temporary folder (wandb, torchrun, inductor) is gone with the tests."""
+    tmp_path_factory.getbasetemp()  # pytest's own folder stays where it is
+    with tempfile.TemporaryDirectory(prefix="cxr-", ignore_cleanup_errors=True) as scratch, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", scratch)
+        patch.setattr(tempfile, "tempdir", scratch)
+        yield
 
 
 @pytest.fixture(autouse=True)
