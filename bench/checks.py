@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.optim import OptimWrapper
 
 from bench.config import load, section_config
 from bench.contracts import Batch, Draws, Method, Trainable, Translation
@@ -18,8 +17,10 @@ from bench.data.contract import FINDINGS
 from bench.data.synthetic.render import render
 from bench.data.synthetic.spec import case
 from bench.errors import BenchError
+from bench.hooks import wrong_losses
 from bench.prior import DensePrior
 from bench.registry import METHODS
+from bench.runner import ParallelOptimWrapper
 
 SIZE = 64
 _BATCH = 2
@@ -119,19 +120,17 @@ def _check_training(name: str, method: Method, channels: int) -> list[str]:
         optimizers = method.optimizers()
         if not optimizers:
             raise ContractError(f"method '{name}': optimizers() returned none for stage '{stage}'.")
-        optim = {key: OptimWrapper(optimizer=value) for key, value in optimizers.items()}
+        optim = {key: ParallelOptimWrapper(1, optimizer=value) for key, value in optimizers.items()}
         before = {k: [p.detach().clone() for g in o.param_groups for p in g["params"]] for k, o in optimizers.items()}
         factors = [method.lr_factor(step, 10) for step in range(10)]
         if not all(math.isfinite(f) and f >= 0 for f in factors):
             raise ContractError(f"method '{name}': lr_factor must be finite and not negative.")
         for step in range(steps):
             losses = method.step(Batch(opacity, clear, Draws(0, step, 0, _BATCH, _BATCH), dict(extra)), optim, stage)
-            if not isinstance(losses, dict) or not losses:
-                raise ContractError(
-                    f"method '{name}': step must return a dict of scalar losses, not {type(losses).__name__}."
-                )
+            if wrong := wrong_losses(losses):
+                raise ContractError(f"method '{name}': {wrong}")
             for key, value in losses.items():
-                if not isinstance(value, torch.Tensor) or value.numel() != 1 or value.requires_grad:
+                if value.requires_grad:
                     raise ContractError(f"method '{name}': step's '{key}' must be a detached scalar tensor.")
                 if not torch.isfinite(value):
                     raise ContractError(f"method '{name}': step's '{key}' is {value.item()} after {step + 1} steps.")

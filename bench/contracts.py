@@ -135,8 +135,9 @@ class Translation:
 class Trainable(BaseModel):
     """Anything the engine trains: networks with their optimizers and one step.
 
-    Everything that training depends on must be in `state_dict()` (replay pools and queues as modules with extra state). A module
-    whose extra state holds images also has ``empty_extra_state()``: that state without them, which goes into ``weights.pth``.
+    Everything that training depends on must be in `state_dict()` (replay pools and queues as modules with extra state), and the
+    same in every process of a distributed run, as one process saves it for all (``methods/pool.py`` does so). A module whose
+    extra state holds images also has ``empty_extra_state()``: that state without them, which goes into ``weights.pth``.
     """
 
     #: Stages of training, in order; each is cached on its own. ``()`` for methods that learn nothing.
@@ -166,7 +167,14 @@ class Trainable(BaseModel):
         generators' term that answers it, ``d_X_chance`` a discriminator that the generators are to keep at chance, ``mask_*`` a
         mean mask, ``P_total`` the sum of other ``P_*``, ``*_share`` and ``*_accuracy`` no loss.
 
-        Call ``optim[name].update_params(loss)`` to back-propagate and step (it honours gradient accumulation).
+        Call ``optim[name].update_params(loss)`` to back-propagate and step (it honours gradient accumulation). It reaches the
+        parameters of that optimizer and no others: what a generator's loss would leave in a discriminator is never computed,
+        whether it is `frozen` or not. Networks that learn from one loss therefore share an optimizer (and may have parameter
+        groups of their own).
+
+        Random numbers come from ``batch.draws``. What torch, numpy and random give by themselves is resumed exactly, too, but
+        differs between the processes of a distributed run: a choice that all must make alike (to leave an update out) is drawn
+        from ``batch.draws.generator``.
         """
 
     def networks(self) -> list[nn.Module]:
@@ -200,6 +208,7 @@ class Method(Trainable):
         license: licence of this implementation and what it derives from.
         directions: which of ``a2b`` (opacity to clear) and ``b2a`` it can do.
         needs: extra inputs: ``prior`` (the frozen finding classifier), ``lung_mask``.
+        one_process: why several processes may not train it together; empty where they may.
     """
 
     Config: ClassVar[type]
@@ -208,6 +217,7 @@ class Method(Trainable):
     license: ClassVar[str] = ""
     directions: ClassVar[tuple[str, ...]] = ("a2b",)
     needs: ClassVar[frozenset[str]] = frozenset()
+    one_process: ClassVar[str] = ""
 
     def __init__(self, config: Any, channels: int, prior: Prior | None = None) -> None:
         """Build the networks for `channels` image channels (1 and 3 must work); `prior` only when `needs` asks for it."""
@@ -316,7 +326,10 @@ def _called(module: nn.Module) -> Iterator[nn.Module]:
 
 @contextmanager
 def frozen(*modules: nn.Module) -> Iterator[None]:
-    """Within the block the modules' parameters take no gradient; activations still pass it through."""
+    """Within the block the modules' parameters take no gradient; activations still pass it through.
+
+    It saves memory and, under bf16, keeps their cast weights out of autocast's cache. Updates do not need it: see `Trainable.step`.
+    """
     parameters = [p for m in modules for p in m.parameters() if p.requires_grad]
     for p in parameters:
         p.requires_grad_(False)

@@ -26,12 +26,21 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def choose(wanted: str) -> torch.device:
-    """Resolve ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
+    """Resolve ``auto``, ``cpu``, ``cuda`` or ``cuda:1``; a GPU becomes torch's current one, which library calls go to.
 
     Raises:
-        PreflightError: a GPU was asked for and there is none.
+        PreflightError: a GPU was asked for and there is none, or none of that number.
         UsageError: not a device.
     """
+    device = _resolve(wanted)
+    if device.type == "cuda":
+        if device.index >= torch.cuda.device_count():
+            raise PreflightError(f"--device {wanted}: {device} is not one of the {torch.cuda.device_count()} GPUs here.")
+        torch.cuda.set_device(device)
+    return device
+
+
+def _resolve(wanted: str) -> torch.device:
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if wanted == "auto":
         return torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
@@ -74,8 +83,6 @@ def join_processes(device: torch.device) -> None:
     if world()[1] == 1 or dist.is_initialized():
         return
     os.environ.setdefault("MKL_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))  # or mmengine does it, with a warning
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(days=1))
 
 

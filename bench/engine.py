@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import io
 import itertools
 import os
 import pickle
-import random
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch._functorch.config
 from mmengine.dist import get_world_size, is_main_process
@@ -30,9 +27,9 @@ from bench.config import TrainConfig
 from bench.contracts import Method, Trainable
 from bench.errors import BenchError, UsageError
 from bench.files import file_digest, replace_atomically, write_json
-from bench.hooks import AccumulationHook, CostHook, EmaHook, LossHook, RandomStateHook, ScheduleHook
+from bench.hooks import AccumulationHook, CostHook, EmaHook, LossHook, RandomStateHook, ScheduleHook, seed_libraries
 from bench.progress import Progress
-from bench.runner import BenchRunner, ParallelOptimWrapper, Source, StepLoop, Steps, StepSampler, why
+from bench.runner import BenchRunner, ParallelOptimWrapper, Source, StepLoop, Steps, StepSampler
 from bench.watch import CollapseWatch, OutputHook
 
 _COUNTER = itertools.count()
@@ -75,12 +72,11 @@ def precision_of(settings: TrainConfig) -> Iterator[None]:
 
 
 def _begin(model: Trainable, stage: str, seed: int) -> None:
-    """`Trainable.begin` with random states that follow from the seed, however the process came to this stage."""
-    mixed = hashlib.blake2b(f"{seed}/begin/{stage}".encode(), digest_size=4).digest()
-    start = int.from_bytes(mixed, "little")
-    random.seed(start)
-    np.random.seed(start)
-    torch.manual_seed(start)
+    """`Trainable.begin` with random states that follow from the seed, however the process came to this stage.
+
+    They are the same in every process: all must begin alike. The Runner gives each its own afterwards.
+    """
+    seed_libraries(f"{seed}/begin/{stage}")
     model.begin(stage)
 
 
@@ -248,14 +244,40 @@ def load_weights(model: nn.Module, path: Path) -> None:
     """Load a weights file written by `fit`.
 
     Raises:
-        BenchError: the file is unreadable or belongs to another architecture.
+        BenchError: the file cannot be read, or it belongs to another architecture; the message says which.
     """
+    state = _read_tensors(path)
     try:
-        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        model.load_state_dict(state)
+    except (RuntimeError, LookupError, TypeError, ValueError) as error:  # the last three: a module's extra state
         raise BenchError(
-            f"{path} does not fit {type(model).__name__}: {why(error)}. Train again, or name the right file."
+            f"{path} does not fit {type(model).__name__}: {_misfit(model.state_dict(), state)}. "
+            "Train again (--force train), or name the right file."
         ) from error
+
+
+def _read_tensors(path: Path) -> dict[str, Any]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, pickle.UnpicklingError) as error:
+        # torch's readers raise all of these on damaged files, with words that help nobody
+        how = error.strerror if isinstance(error, OSError) else "it is damaged or cut short, or holds more than tensors"
+        raise BenchError(f"{path} cannot be read ({how}). Delete it and give the command that made it once more.") from error
+    if not isinstance(state, dict):
+        raise BenchError(f"{path} holds no weights. Delete it and give the command that made it once more.")
+    return state
+
+
+def _misfit(own: dict[str, Any], state: dict[str, Any]) -> str:
+    """How the tensors of a file differ from a model's, in one line."""
+    shapes, found = ({k: getattr(v, "shape", None) for k, v in each.items()} for each in (own, state))
+    kinds = {
+        "missing": sorted(shapes.keys() - found.keys()),
+        "unknown": sorted(found.keys() - shapes.keys()),
+        "of another shape": sorted(k for k in shapes.keys() & found.keys() if shapes[k] != found[k]),
+    }
+    odd = [f"{len(names)} {kind} (first: {names[0]})" for kind, names in kinds.items() if names]
+    return "of its tensors " + ", ".join(odd) if odd else "it holds other states"
 
 
 def compile_networks(model: Trainable) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from bench.assets import locate
 from bench.config import BenchConfig, RunOptions, TrainConfig, plain, section_config, train_config, with_load_size
 from bench.contracts import Evaluator, Method
 from bench.data.contract import CLEAR, DOMAINS, FINDINGS, LUNG_OPACITY, OPACITY, OPACITY_FINDINGS, OTHER, POLICIES
@@ -294,12 +295,12 @@ class Experiment:
         Raises:
             PreflightError: it is nowhere; the message lists the folders searched.
         """
-        name = self.spec.config.prior.weights
-        candidates = [Path(name), *[folder / name for folder in self.spec.options.assets]]
-        for path in candidates:
-            if path.is_file():
-                return path
-        raise PreflightError(f"prior.weights={name} not found. Searched: {', '.join(str(c) for c in candidates)}.")
+        name, folders = self.spec.config.prior.weights, self.spec.options.assets
+        if path := locate(name, folders):
+            return path
+        given = Path(name).expanduser()
+        searched = dict.fromkeys(str(path) for path in (given, *(folder / given for folder in folders)))
+        raise PreflightError(f"prior.weights={name} not found. Searched: {', '.join(searched)}.")
 
     # -- keys ------------------------------------------------------------------------------------------------------------
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -106,12 +105,11 @@ class Fits:
         def make(folder: Path) -> dict[str, Any]:
             model, source = untrained()
             often = replace(settings, checkpoint_interval=min(settings.checkpoint_interval, max(20, settings.iterations // 10)))
-            with _precision_kept():
-                result = fit(
-                    model, source, often, folder / "train", "train", seed, f"{name}-{folder.name}", self.device,
-                    Progress(name, self.quiet), self.log_interval, self.backends(stage_of(folder), folder / "train"),
-                    distributed=False,
-                )  # fmt: skip
+            result = fit(
+                model, source, often, folder / "train", "train", seed, f"{name}-{folder.name}", self.device,
+                Progress(name, self.quiet), self.log_interval, self.backends(stage_of(folder), folder / "train"),
+                distributed=False,
+            )  # fmt: skip
             made.append(model)
             for checkpoint in (folder / "train").glob("iter_*.pth"):  # three times the weights' size, and never read again
                 checkpoint.unlink()
@@ -124,9 +122,11 @@ class Fits:
         model = made[0] if made else untrained()[0]
         weights = folder / "train" / "weights.pth"
         if not made:
-            if not weights.is_file():
-                raise BenchError(f"{weights} is gone. Delete {folder} and run the same command again.")
-            load_weights(model, weights)
+            try:
+                load_weights(model, weights)
+            except BenchError as error:
+                state = "is damaged" if weights.is_file() else "is gone"
+                raise BenchError(f"{weights} {state}. Delete {folder} and run the same command again.") from error
         model.to(self.device).eval().requires_grad_(False)
         return Fitted(model, str(told["weights_id"]), told)
 
@@ -191,13 +191,3 @@ def curves_of(folder: Path) -> list[tuple[str, Path]]:
     """`stage_of` and ``log.jsonl`` of each training whose losses a model's folder holds, one or, of a cross-fit, one a fold."""
     own = [(stage_of(folder), folder / "train" / "log.jsonl")]
     return [*own, *((f"{stage_of(folder)}-{path.stem}", path) for path in sorted(folder.glob("fold-*.jsonl")))]
-
-
-@contextmanager
-def _precision_kept() -> Iterator[None]:
-    """TF32 as it was: the engine sets it for the whole process, and translation comes after."""
-    matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, cudnn

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import random
@@ -11,22 +12,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import all_reduce, is_main_process
+from mmengine.dist import all_gather_object, all_reduce, is_main_process
 from mmengine.hooks import Hook
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from bench.contracts import Method, Trainable
 from bench.errors import TrainingError
-from bench.files import write_text
-from bench.progress import Progress
+from bench.files import disk_full, no_space, write_text
+from bench.progress import Progress, warn
 from bench.watch import CollapseWatch
 
 
 class ScheduleHook(Hook):  # type: ignore[misc]
     """Sets every learning rate to base rate x ``lr_factor(step, total)``: a pure function, so nothing to resume.
 
-    Gradients that no update is waiting for are dropped first: what a generator's loss left in a discriminator belongs to no
+    Gradients that no update is waiting for are dropped first: what a method's own ``backward`` left in a network belongs to no
     later step, and no checkpoint holds it.
     """
 
@@ -36,7 +37,7 @@ class ScheduleHook(Hook):  # type: ignore[misc]
         model: Trainable = runner.model
         factor = model.lr_factor(runner.iter, runner.max_iters)
         for wrapper in runner.optim_wrapper.values():
-            if wrapper.inner_count % runner.settings.accumulate == 0:
+            if not wrapper.waiting:
                 wrapper.zero_grad()
             for group in wrapper.optimizer.param_groups:
                 group["lr"] = group.setdefault("base_lr", group["lr"]) * factor
@@ -73,6 +74,8 @@ class LossHook(Hook):  # type: ignore[misc]
             write_text(self.log, "".join(f"{line}\n" for line in kept))
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        if wrong := wrong_losses(outputs):
+            raise TrainingError(f"training stopped: {wrong} `bench check` checks a method in seconds.")
         names = sorted(outputs)
         self.pending.append((names, torch.stack([outputs[name].detach().float().reshape(()) for name in names])))
         done = runner.iter + 1
@@ -111,10 +114,23 @@ class LossHook(Hook):  # type: ignore[misc]
         if not is_main_process():
             return
         rates = {f"lr_{n}": w.optimizer.param_groups[0]["lr"] for n, w in runner.optim_wrapper.items()}
-        with self.log.open("a") as stream:
-            stream.write(json.dumps({"step": done, **self.recent, **rates}) + "\n")
+        try:
+            with self.log.open("a") as stream:
+                stream.write(json.dumps({"step": done, **self.recent, **rates}) + "\n")
+        except OSError as error:
+            if disk_full(error):
+                raise no_space(self.log, error) from error
+            raise
         runner.visualizer.add_scalars({**self.recent, **rates}, step=done)
         self.progress.advance(done, self.recent)
+
+
+def wrong_losses(losses: object) -> str:
+    """Why what a step returned are no losses, in one sentence; empty where they are."""
+    if not isinstance(losses, dict) or not losses:
+        return f"step must return a dict of scalar losses, not {'an empty one' if losses == {} else type(losses).__name__}."
+    bad = next((name for name, value in losses.items() if not isinstance(value, Tensor) or value.numel() != 1), None)
+    return "" if bad is None else f"step's '{bad}' must be a detached scalar tensor."
 
 
 def _advice(runner: Any) -> str:
@@ -142,58 +158,90 @@ def _step_of(line: str) -> int:
         return 1 << 62
 
 
-class RandomStateHook(Hook):  # type: ignore[misc]
-    """Saves random states with a checkpoint and restores them just before the first new step.
+def seed_libraries(words: str) -> None:
+    """Seed torch (every device), numpy and random with a hash of `words`."""
+    seed = int.from_bytes(hashlib.blake2b(words.encode(), digest_size=4).digest(), "little")
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
 
-    The harness itself draws from counters (`bench.contracts.Draws`); this is for methods that call torch.randn.
+
+class RandomStateHook(Hook):  # type: ignore[misc]
+    """Saves every process's random states with a checkpoint and restores them just before the first new step.
+
+    The harness itself draws from counters (`bench.contracts.Draws`); this is for methods that call torch.randn. Another number
+    of processes has no states to carry on with: it begins with new ones, a function of seed, step, rank and number, and says so.
     """
 
     priority = "VERY_LOW"
 
     def __init__(self) -> None:
-        self.restored: dict[str, Any] | None = None
+        self.gathered: list[dict[str, Any]] = []
+        self.restored: list[dict[str, Any]] | None = None
 
-    def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+    def gather_checkpoint(self, runner: Any) -> None:
         kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # type: ignore[misc]
         state: dict[str, Any] = {
             "torch": torch.get_rng_state(),
             "numpy": [str(kind), [int(k) for k in keys], int(position), int(has_gauss), float(cached)],
             "python": random.getstate(),
         }
-        if torch.cuda.is_available():
-            state["cuda"] = torch.cuda.get_rng_state()
-        checkpoint["random_state"] = state
+        if runner.device.type == "cuda":
+            state["cuda"] = torch.cuda.get_rng_state(runner.device)
+        self.gathered = all_gather_object(state) if runner.processes > 1 else [state]
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        checkpoint["random_state"] = self.gathered
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        self.restored = checkpoint.get("random_state")
+        saved = checkpoint.get("random_state")
+        self.restored = [saved] if isinstance(saved, dict) else saved  # checkpoints once held the first process's alone
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         if self.restored is None:
             return
-        state, self.restored = self.restored, None
-        torch.set_rng_state(state["torch"].cpu())
-        kind, keys, position, has_gauss, cached = state["numpy"]
-        np.random.set_state((kind, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
-        version, internal, gauss = state["python"]
-        random.setstate((version, tuple(internal), gauss))
-        if "cuda" in state and torch.cuda.is_available():
-            torch.cuda.set_rng_state(state["cuda"].cpu())
+        states, self.restored = self.restored, None
+        if len(states) == runner.processes:
+            _restore(states[runner.rank], runner.device)
+            return
+        if is_main_process():
+            warn(
+                f"processes so far: {len(states)}, now: {runner.processes}. What a method draws from torch, numpy or random itself "
+                "begins anew; batches and batch.draws go on as they were."
+            )
+        seed_libraries(f"{runner.seed}/step/{runner.iter}/rank/{runner.rank}/{runner.processes}")
+
+
+def _restore(state: dict[str, Any], device: torch.device) -> None:
+    torch.set_rng_state(state["torch"].cpu())
+    kind, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    if "cuda" in state and device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"].cpu(), device)
 
 
 class AccumulationHook(Hook):  # type: ignore[misc]
-    """Saves gradients that wait for their update, and how many wait, with a checkpoint; restores both on resume."""
+    """Saves gradients that wait for their update, and how many wait, with a checkpoint; restores both on resume.
+
+    Several processes take the mean of theirs before: one list then stands for all, the mean that the update takes is the same,
+    and any number of processes may carry on.
+    """
 
     priority = "VERY_LOW"
 
     def __init__(self) -> None:
         self.loaded: dict[str, Any] = {}
 
+    def gather_checkpoint(self, runner: Any) -> None:
+        for wrapper in runner.optim_wrapper.values():
+            if wrapper.waiting:
+                wrapper.average()
+
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         checkpoint["accumulated"] = {
-            name: {
-                "count": wrapper.inner_count,
-                "gradients": [None if p.grad is None else p.grad.detach().cpu() for p in _parameters(wrapper)],
-            }
+            name: {"count": wrapper.inner_count, "gradients": [_waiting(wrapper, p) for p in _parameters(wrapper)]}
             for name, wrapper in runner.optim_wrapper.items()
         }
 
@@ -209,6 +257,10 @@ class AccumulationHook(Hook):  # type: ignore[misc]
         self.loaded = {}
 
 
+def _waiting(wrapper: Any, parameter: Tensor) -> Tensor | None:
+    return parameter.grad.detach().cpu() if wrapper.waiting and parameter.grad is not None else None
+
+
 def _parameters(wrapper: Any) -> list[Tensor]:
     return [p for group in wrapper.optimizer.param_groups for p in group["params"]]
 
@@ -216,8 +268,8 @@ def _parameters(wrapper: Any) -> list[Tensor]:
 class EmaHook(Hook):  # type: ignore[misc]
     """Keeps a moving average of the modules that translation uses; saved and resumed with the checkpoint.
 
-    It moves in the iterations that train the generators (`Method.images_seen` grows), so that methods with others in between
-    average over as many updates as all. Modules without weights have nothing to average.
+    It moves in the iterations that step an optimizer of these modules, so that methods that update them rarely, and gradients
+    that accumulate, average over as many updates as all. Modules without weights have nothing to average.
 
     Args:
         decay: share of the old average kept in each update. The first updates use a smaller one, (1 + n) / (10 + n), so that
@@ -229,7 +281,8 @@ class EmaHook(Hook):  # type: ignore[misc]
     def __init__(self, decay: float) -> None:
         self.decay = decay
         self.averages: dict[str, AveragedModel] = {}
-        self.updates = 0
+        self.wrappers: list[Any] = []
+        self.updates = self.steps = 0
         self.loaded: dict[str, Any] = {}
 
     def before_train(self, runner: Any) -> None:
@@ -245,9 +298,18 @@ class EmaHook(Hook):  # type: ignore[misc]
                 self.updates = int(self.loaded[name]["n_averaged"])
             self.averages[name] = average
         self.loaded = {}
+        weights = {id(p) for name in self.averages for p in modules[name].parameters()}
+        wrappers = list(runner.optim_wrapper.values())
+        owners = [w for w in wrappers if any(id(p) in weights for p in _parameters(w))]
+        self.wrappers = owners or wrappers  # what no optimizer has, the method itself moves after some step
+        self.steps = self._taken()
+
+    def _taken(self) -> int:
+        return sum(wrapper.steps for wrapper in self.wrappers)
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        if not self.averages or not _generators_learnt(runner):
+        before, self.steps = self.steps, self._taken()
+        if not self.averages or self.steps == before:
             return
         modules = runner.model.inference_modules()
         self.updates += 1
@@ -263,13 +325,6 @@ class EmaHook(Hook):  # type: ignore[misc]
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         self.loaded = checkpoint.get("ema", {})
-
-
-def _generators_learnt(runner: Any) -> bool:
-    """Whether the iteration that has just run trained the generators."""
-    model, batch = runner.model, runner.settings.batch_size
-    before, after = (model.images_seen(model.config, runner.stage, runner.iter + n, batch) for n in (0, 1))
-    return bool(after > before)
 
 
 class CostHook(Hook):  # type: ignore[misc]

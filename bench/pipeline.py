@@ -117,9 +117,6 @@ def run(spec: RunSpec) -> Outcome:
             doubts.doubt_compiling(experiment, plan)
             doubts.doubt_lengths(experiment, plan)
             rehearse(experiment, plan)
-            for stage in plan:
-                if stage.forced and stage.runs:
-                    stages.forget(stage.kind, stage.marker)
         outcome = walk(plan)
     outcome.pictures = ending.end(experiment, plan) if rank == 0 else []
     for name in spec.methods:
@@ -183,13 +180,15 @@ def _hold(experiment: Experiment, held: ExitStack) -> None:
 def _do(stage: Stage, outcome: Outcome) -> None:
     """Run one stage in all processes that take part, and tell every process how it went."""
     rank, processes = world()
+    blocker = next((s for s in stage.after if s.status in ("failed", BLOCKED)), None)
     if rank == 0 and stage.runs and not stage.forced and stage.is_done():
         stage.status = CACHED  # what it is made from was done again and came out as before
+    if rank == 0 and stage.runs and stage.forced and stage.kind == "train" and not blocker:
+        stages.forget_training(stage.marker)  # before the others look for checkpoints
     status = [stage.status]
     if processes > 1:
         dist.broadcast_object_list(status)
     stage.status = status[0]
-    blocker = next((s for s in stage.after if s.status in ("failed", BLOCKED)), None)
     if blocker and stage.runs:
         stage.status, stage.reason = BLOCKED, f"{blocker.kind} of {blocker.title} failed"
         if rank == 0:
@@ -230,9 +229,15 @@ def why_lost(stage: Stage) -> str:
 
 
 def _lose(stage: Stage) -> None:
-    """Leave a record of a score that cannot be had: no method is missing silently. Without its test set there is no table."""
-    images = [s for translate in stage.after if translate.kind == "translate" for s in translate.after if s.kind == "data"]
+    """Leave a record of a score that cannot be had: no method is missing silently. Without its test set there is no table.
+
+    A score that should have been made again stays as it was where its images do: it is true of them.
+    """
+    translations = [s for s in stage.after if s.kind == "translate"]
+    images = [s for translate in translations for s in translate.after if s.kind == "data"]
     if not stage.lose or any(s.status in ("failed", BLOCKED) for s in images):
+        return
+    if stage.is_done() and all(s.is_done() for s in translations):
         return
     try:
         stage.lose(why_lost(stage))
@@ -248,6 +253,8 @@ def _work(stage: Stage, rank: int) -> None:
         if stage.shared and not stage.forced and stage.is_done():
             return
         if rank == 0:
+            if stage.reason:
+                warn(f"{stage.kind} {stage.title}: {stage.reason}.")
             say(f"{stage.kind:<9} {stage.title}" + (f" ({stage.status})" if stage.status != TODO else ""))
         stage.work()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,8 +13,9 @@ from bench import learning, scores, stages
 from bench.contracts import Evaluator
 from bench.data.contract import DOMAINS, OTHER
 from bench.engine import latest_checkpoint
-from bench.errors import BenchError
+from bench.errors import BenchError, PreflightError
 from bench.experiment import BASELINE, Experiment, ImageKey, evaluator_config, method_config
+from bench.prior import from_file as load_prior_file
 
 CACHED, TODO, BLOCKED, LEFT_OUT = "cached", "to do", "blocked", "left out"
 
@@ -30,7 +32,7 @@ class Stage:
         work: does it.
         after: stages whose failure makes this one impossible.
         status: ``cached``, ``resume at step N`` (``of STAGE`` where there are several), ``to do``, ``blocked`` or ``left out``.
-        reason: why it is blocked or left out.
+        reason: why it is blocked or left out, or why it is done again although it was done.
         collective: every process of a distributed run takes part.
         method: the method it belongs to; empty for data and prior.
         shared: lock file of a result that other runs use too; held while the stage works.
@@ -82,9 +84,22 @@ def _facts(marker: Path, key: str) -> dict[str, Any] | None:
 
 
 def _trained(marker: Path, key: str) -> bool:
-    """A training is done when it says so and its weights are there."""
+    """A training is done when it says so and its weights are there and whole."""
     facts = _facts(marker, key)
-    return facts is not None and (marker.parent / str(facts.get("weights", "weights.pth"))).is_file()
+    return facts is not None and _whole(_weights(marker, facts))
+
+
+def _weights(marker: Path, facts: dict[str, Any]) -> Path:
+    return marker.parent / str(facts.get("weights", "weights.pth"))
+
+
+def _whole(weights: Path) -> bool:
+    """Whether a file of weights ends as written: a zip archive's directory stands last. Its tensors are checked when loaded."""
+    try:
+        with zipfile.ZipFile(weights):
+            return True
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return False
 
 
 def _translated(manifest: Path, key: str, train: Stage | None) -> bool:
@@ -165,7 +180,7 @@ def _prior_stage(experiment: Experiment, data: dict[ImageKey, Stage]) -> Stage |
         return _blocked("prior", "the finding classifier", str(error))
     folder = stages.prior_folder(experiment, key)
     if from_file:
-        title = f"from {Path(experiment.spec.config.prior.weights).name}"
+        title = f"file {Path(experiment.spec.config.prior.weights).name}"
     else:
         title = f"{len(findings)} finding{'s' * (len(findings) != 1)}, trained here"
     stage = Stage("prior", title, key, folder / "prior.json", lambda: stages.make_prior(experiment, key))
@@ -174,6 +189,11 @@ def _prior_stage(experiment: Experiment, data: dict[ImageKey, Stage]) -> Stage |
         stage.after = [data[key] for key in experiment.prior_images()]
     stage.done = lambda: _trained(stage.marker, key)
     stage.status = _training_status(stage, [folder / "train"])
+    if from_file and stage.runs:
+        try:
+            load_prior_file(experiment.spec.config.prior, experiment.prior_file(), key)
+        except PreflightError as error:
+            return _blocked("prior", title, str(error))
     return stage
 
 
@@ -226,10 +246,14 @@ def _fit_stage(experiment: Experiment, evaluator: str, test: str, title: str, da
 def _training_status(stage: Stage, folders: list[Path]) -> str:
     if stage.is_done():
         return CACHED
+    if facts := _facts(stage.marker, stage.key):
+        stage.reason = f"{_weights(stage.marker, facts)} is damaged or gone"
     for folder in folders:
         found = latest_checkpoint(folder)
         if found:
+            stage.reason += " and is written again from the last checkpoint" * bool(stage.reason)
             return f"resume at step {found[1]}" + (f" of {folder.name}" if len(folders) > 1 else "")
+    stage.reason += " and is made anew" * bool(stage.reason)
     return TODO
 
 
@@ -294,7 +318,7 @@ def _translate_stage(
     key = experiment.translate_key(experiment.train_key(name, seed), test, direction)
     marker = stages.translated_folder(experiment.folder(name, seed), test, key, direction) / "manifest.json"
     title = f"{label}: {test}" + ("" if direction == "a2b" else ", clear to opacity")
-    stage = Stage("translate", title, key, marker, lambda: stages.translate(experiment, name, seed, test, direction))
+    stage = Stage("translate", title, key, marker, lambda: stages.translate(experiment, name, seed, test, direction, stage.forced))
     stage.after = [data[test, "test", experiment.data.size, DOMAINS], *([train] if train else [])]
     stage.done = lambda: _translated(marker, key, train)
     stage.status = CACHED if (not train or train.status == CACHED) and stage.is_done() else TODO

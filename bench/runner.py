@@ -6,12 +6,13 @@ What is patched, and why:
 * checkpoints are written to a temporary name and renamed, and hold random states (`bench.hooks.RandomStateHook`);
 * resuming starts the data at the right step instead of fetching every batch once more (`StepLoop`);
 * data-parallel training averages gradients in the optimizer wrapper: methods call networks in any order and any number of
-  times per step, which DistributedDataParallel's per-forward bookkeeping does not allow.
+  times per step, which DistributedDataParallel's per-forward bookkeeping does not allow;
+* an update back-propagates into its own optimizer's parameters alone, so that methods may update in any order;
+* each process has library random states of its own.
 """
 
 from __future__ import annotations
 
-import errno
 import itertools
 import os
 import pickle
@@ -31,6 +32,8 @@ from torch.utils.data import Dataset, Sampler
 
 from bench.config import TrainConfig
 from bench.errors import BenchError
+from bench.files import disk_full
+from bench.hooks import seed_libraries
 
 #: Everything besides tensors and plain containers that mmengine's checkpoints may hold.
 torch.serialization.add_safe_globals(
@@ -113,34 +116,75 @@ class StepLoop(IterBasedTrainLoop):  # type: ignore[misc]
 
 
 class ParallelOptimWrapper(OptimWrapper):  # type: ignore[misc]
-    """OptimWrapper that back-propagates outside autocast and averages gradients over processes before a step.
+    """OptimWrapper that updates its own parameters and no others, back-propagates outside autocast, and averages gradients
+    over processes before a step.
 
     Args:
         processes: how many train together; 1 averages nothing.
         **kwargs: mmengine's.
+
+    Attributes:
+        steps: how many the optimizer has taken since this was made.
     """
 
     def __init__(self, processes: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.processes = processes
+        self.processes, self.steps = processes, 0
+
+    @property
+    def waiting(self) -> bool:
+        """Whether gradients wait for their update."""
+        return bool(self._inner_count % self._accumulative_counts)
+
+    def update_params(
+        self, loss: torch.Tensor, step_kwargs: dict[str, Any] | None = None, zero_kwargs: dict[str, Any] | None = None
+    ) -> None:
+        """Back-propagate into this optimizer's parameters alone; step where it is time to.
+
+        What a loss would leave in other networks never gets there, so none of them learns from it, in whatever order they
+        are updated and while their own gradients wait.
+
+        Raises:
+            BenchError: none of the parameters takes a gradient.
+        """
+        own = self._learning()
+        if not own:
+            raise BenchError("update_params: no parameter of this optimizer takes a gradient. Are they frozen?")
+        self.backward(self.scale_loss(loss), inputs=own)
+        if self.should_update():
+            self.step(**(step_kwargs or {}))
+            self.zero_grad(**(zero_kwargs or {}))
 
     def backward(self, loss: torch.Tensor, **kwargs: Any) -> None:
         with torch.autocast(loss.device.type, enabled=False):
             super().backward(loss, **kwargs)
 
     def step(self, **kwargs: Any) -> None:
-        if self.processes > 1:
-            parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.requires_grad]
-            if parameters:
-                have = torch.tensor([float(p.grad is not None) for p in parameters], device=parameters[0].device)
-                all_reduce(
-                    have, op="sum"
-                )  # every process must reduce the same list; what has no gradient anywhere keeps none
-                parameters = [p for p, n in zip(parameters, have.tolist(), strict=True) if n]
-            for p in parameters:
-                p.grad = torch.zeros_like(p) if p.grad is None else p.grad
-            all_reduce_params([p.grad for p in parameters], coalesce=True, op="mean")
+        """Average over processes and step."""
+        self.average()
         super().step(**kwargs)
+        self.steps += 1
+        torch.clear_autocast_cache()  # or a later forward of the iteration takes the cast weights from before this step
+
+    def average(self) -> None:
+        """Give every process the mean gradients of all. All of them must call it; one alone has nothing to do.
+
+        They first agree on the parameters that have a gradient anywhere: every process must reduce the same list, and what has
+        none stays untouched by the step. That waits for the device. It cannot be left out where a process sees nothing new,
+        as another one may, and whether to step a parameter must be known before the step.
+        """
+        parameters = self._learning() if self.processes > 1 else []
+        if not parameters:
+            return
+        have = torch.tensor([float(p.grad is not None) for p in parameters], device=parameters[0].device)
+        all_reduce(have, op="sum")
+        parameters = [p for p, n in zip(parameters, have.tolist(), strict=True) if n]
+        for p in parameters:
+            p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+        all_reduce_params([p.grad for p in parameters], coalesce=True, op="mean")
+
+    def _learning(self) -> list[nn.Parameter]:
+        return [p for group in self.optimizer.param_groups for p in group["params"] if p.requires_grad]
 
 
 class BenchRunner(Runner):  # type: ignore[misc]
@@ -170,6 +214,12 @@ class BenchRunner(Runner):  # type: ignore[misc]
             self._rank, self._world_size = 0, 1
             self._timestamp = time.strftime("%Y%m%d_%H%M%S")
 
+    def set_randomness(self, seed: int, *args: Any, **kwargs: Any) -> None:
+        """Library random states: the first process's follow from the seed alone, another's from seed and rank."""
+        super().set_randomness(seed, *args, **kwargs)
+        if self.processes > 1 and self.rank:
+            seed_libraries(f"{seed}/rank/{self.rank}")
+
     def wrap_model(self, model_wrapper_cfg: Any, model: nn.Module) -> nn.Module:
         """Move the model to its device; gradients are averaged by `ParallelOptimWrapper`."""
         return model.to(self.device)
@@ -185,7 +235,11 @@ class BenchRunner(Runner):  # type: ignore[misc]
         return done % self.settings.checkpoint_interval == 0 or done == self.max_iters
 
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
-        """Write a checkpoint under a temporary name and rename it: a kill leaves the old one whole."""
+        """Write a checkpoint under a temporary name and rename it: a kill leaves the old one whole.
+
+        The first process writes what all have: hooks collect it in ``gather_checkpoint``, which every process calls.
+        """
+        self.call_hook("gather_checkpoint")
         if not is_main_process():
             return
         temporary, final = Path(out_dir) / f".{filename}.tmp", Path(out_dir) / filename
@@ -194,7 +248,7 @@ class BenchRunner(Runner):  # type: ignore[misc]
             os.replace(temporary, final)
         except (OSError, RuntimeError) as error:
             temporary.unlink(missing_ok=True)
-            if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
+            if disk_full(error) or "No space left" in str(error):
                 kept = self.last_saved or "none"
                 raise BenchError(
                     f"no space left on device while writing checkpoint {final}. Last good checkpoint kept: {kept}. "

@@ -319,8 +319,13 @@ def translated_folder(folder: Path, test: str, key: str, direction: str = "a2b")
     return folder / "translated" / (f"{test}-{key[:8]}" if direction == "a2b" else f"{test}-{direction}-{key[:8]}")
 
 
-def translate(experiment: Experiment, name: str, seed: int, test: str, direction: str = "a2b") -> None:
-    """Translate a test set (``b2a``: its clear images, to opacity) and draw the picture of its first cases."""
+def translate(experiment: Experiment, name: str, seed: int, test: str, direction: str = "a2b", anew: bool = False) -> None:
+    """Translate a test set (``b2a``: its clear images, to opacity) and draw the picture of its first cases.
+
+    Args:
+        experiment, name, seed, test, direction: what to translate with what.
+        anew: the images are there and made again; the old ones stay until all new ones are there.
+    """
     cls, _ = method_config(experiment.spec.config, name)
     folder = experiment.folder(name, seed)
     _describe(experiment, name, seed)
@@ -330,11 +335,19 @@ def translate(experiment: Experiment, name: str, seed: int, test: str, direction
     method = trained_method(experiment, name, seed)
     weights_id = read_json(folder / "train.json")["weights_id"] if cls.stages else ""
     backwards = "" if direction == "a2b" else " (clear to opacity)"
+    made = folder / ".translating" / target.name if anew else target
+    if anew:
+        shutil.rmtree(made.parent, ignore_errors=True)  # what a killed attempt left
     with precision_of(experiment.train_config(name)):
         translate_set(
-            method, source, target, key, seed, experiment.device, Progress(f"translate {test} with {name}{backwards}", _quiet()),
+            method, source, made, key, seed, experiment.device, Progress(f"translate {test} with {name}{backwards}", _quiet()),
             weights_id=weights_id, direction=direction,
         )  # fmt: skip
+    if anew:
+        shutil.rmtree(target, ignore_errors=True)
+        target.parent.mkdir(exist_ok=True)
+        made.replace(target)
+        shutil.rmtree(made.parent, ignore_errors=True)
     if cls.stages:
         title = f"{name} on {test}{backwards} (first cases in order)"
         translation_grid(source, load_set(target, source), picture(folder, test, key, direction), title)
@@ -347,10 +360,7 @@ def picture(folder: Path, test: str, key: str, direction: str = "a2b") -> Path:
     return folder / "pictures" / (f"{test}-{key[:8]}.png" if direction == "a2b" else f"{test}-{direction}-{key[:8]}.png")
 
 
-def forget(kind: str, marker: Path) -> None:
-    """Remove a stage's result, so that it is made again."""
+def forget_training(marker: Path) -> None:
+    """Remove a training with its checkpoints, from which it would otherwise be resumed."""
     marker.unlink(missing_ok=True)
-    if kind == "train":
-        shutil.rmtree(marker.parent / "train", ignore_errors=True)
-    elif kind == "translate":
-        shutil.rmtree(marker.parent, ignore_errors=True)
+    shutil.rmtree(marker.parent / "train", ignore_errors=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from bench import doubts
 from bench.config import RunOptions, load
 from bench.data.sampling import _Share
 from bench.errors import UsageError
-from bench.experiment import RunSpec
+from bench.experiment import RunSpec, method_config, train_config
 from bench.registry import METHODS, import_file
 
 OWN = ("--set", "methods.toy.own_noise=false", "--set", "train.batch_size=4")
@@ -102,7 +104,7 @@ def test_a_batch_that_cannot_be_shared_out_is_found_before_anything(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "4")
     answer = bench("run", *toy)
-    assert answer.code == 2 and "batch size 2 cannot be divided among 4 processes; use a multiple" in answer.last
+    assert answer.code == 2 and "batch size 2 cannot be divided among 4 processes. --set budgets.toy.batch_size=4" in answer.last
     assert not (tmp_path / "runs" / "toy").exists() and not list((tmp_path / "runs").rglob("*.npy"))
 
 
@@ -110,9 +112,14 @@ def test_a_batch_that_cannot_be_shared_out_is_found_before_anything(
     ("sets", "message"),
     [
         (["train.batch_size=4"], ""),
-        (["train.batch_size=3"], "method 'toy': batch size 3 cannot be divided among 4 processes.*--set train.batch_size=N"),
+        (
+            ["train.batch_size=3", "train.iterations=12"],
+            r"^method 'toy': batch size 3 cannot be divided among 4 processes\. --set budgets\.toy\.batch_size=4 "
+            r"--set budgets\.toy\.iterations=9 sees as many images, but a recipe with another batch is no longer the published "
+            r"one\. Or run a method or seed a GPU, each in one process, without torchrun: --device cuda:N\.$",
+        ),
         (["train.batch_size=3", "budgets.toy.batch_size=8"], ""),
-        (["train.batch_size=4", "budgets.toy.batch_size=6"], "'toy': batch size 6 .*--set budgets.toy.batch_size=N"),
+        (["train.batch_size=4", "budgets.toy.batch_size=6"], "'toy': batch size 6 .*--set budgets.toy.batch_size=8"),
         (["train.batch_size=4", "budgets.ours.batch_size=6"], ""),
     ],
 )
@@ -132,23 +139,74 @@ def test_the_batch_of_each_stage_is_looked_at(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(cls, "stages", ("first", "second"))
     monkeypatch.setattr(cls, "budget", budget)
-    _looked_at(["train.batch_size=4"], "method 'toy', stage second: batch size 2 cannot be divided among 4 processes")
-    assert asked == [("first", 400, 4), ("second", 400, 4)]
+    words = "method 'toy', stage second: batch size 2 cannot be divided among 4 processes. --set budgets.toy.batch_size=8 --set"
+    _looked_at(["train.batch_size=4"], words)
+    assert asked[:2] == [("first", 400, 4), ("second", 400, 4)]
+    asked.clear()
     _looked_at(["train.batch_size=4", "budgets.toy.batch_size=8", "budgets.toy.iterations=9"], "")
-    assert asked[2:] == [("first", 9, 8), ("second", 9, 8)]
+    assert asked == [("first", 9, 8), ("second", 9, 8)]
 
 
 @pytest.mark.parametrize(("size", "message"), [(2, "1 images a process cannot be halved"), (6, "3 images a process"), (4, "")])
 def test_a_share_that_a_method_cannot_take_is_found_before_the_run(size: int, message: str) -> None:
     """DRIT doubles the batch and halves what each process gets; found in its first step, it would end every method's run."""
-    words = f"'drit', batch size {2 * size}, 4 processes: .*{message}.*--set budgets.drit.batch_size=N" if message else ""
+    among = f"'drit': batch size {2 * size} cannot be divided among 4 processes: .*{message}"
+    words = f"{among}.*--set budgets.drit.batch_size={4 if size == 2 else 8} " if message else ""
     _looked_at(["train.batch_size=8", f"budgets.drit.batch_size={size}"], words, "drit")
 
 
-def _looked_at(sets: list[str], message: str, method: str = "toy") -> None:
-    spec = RunSpec(("original", method), "all", "quick", load("quick", None, sets), ("synthetic",), (0,), RunOptions())
+SHIPPED = ("acl_gan", "cut", "cyclegan", "drit", "munit", "ours", "unit", "uvcgan")
+
+
+def _stages(preset: str, method: str, sets: list[str]) -> dict[str, tuple[int, int]]:
+    config = load(preset, None, sets)
+    (cls, own), settings = method_config(config, method), train_config(config, method)
+    return cls.schedule(own, settings.iterations, settings.batch_size)
+
+
+@pytest.mark.parametrize("processes", [2, 3, 8])
+@pytest.mark.parametrize("preset", ["paper", "small"])
+def test_what_the_refusal_says_can_be_done_and_keeps_the_images_seen(preset: str, processes: int) -> None:
+    for method in SHIPPED:
+        sets: list[str] = []
+        for _ in range(4):  # a stage a time
+            spec = RunSpec((method,), "all", preset, load(preset, None, sets), ("synthetic",), (0,), RunOptions())
+            try:
+                doubts.check_batch(spec, processes)
+                break
+            except UsageError as error:
+                sets += re.findall(r"--set (\S+)", str(error))
+        else:
+            pytest.fail(f"{method}: {sets}")
+        before, after = (_stages(preset, method, s) for s in ([], sets))
+        for stage, (iterations, size) in before.items():
+            assert after[stage][0] * after[stage][1] == pytest.approx(iterations * size, rel=2e-3), (method, stage, sets)
+
+
+def test_the_examples_of_the_documentation_for_several_gpus() -> None:
+    _looked_at([], "", "ours", "paper", 2)
+    for method in SHIPPED:
+        _looked_at([], "", method, "small", 4)
+    sets = ["budgets.acl_gan.batch_size=8", "budgets.acl_gan.iterations=65625"]
+    _looked_at([], " ".join(f"--set {s}" for s in sets), "acl_gan", "paper", 8)
+    _looked_at(sets, "", "acl_gan", "paper", 8)
+
+
+def test_two_commands_share_one_results_folder(tmp_path: Path) -> None:
+    """A seed a GPU: both at once, with the same data, cache and row `original`."""
+    words = ["--method", "toy", "--suite", "toy-score", *TINY, "--runs", tmp_path / "runs"]
+    with ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(lambda seed: spawn("run", *words, "--seeds", seed), ("0", "1")))
+    assert [answer.code for answer in answers] == [0, 0], [answer.err for answer in answers]
+    assert len(list((tmp_path / "runs" / "toy").rglob("weights.pth"))) == 2
+    scored = [answer.out.count("score     original") for answer in answers]
+    assert sum(scored) == 1, "one of them did it"
+
+
+def _looked_at(sets: list[str], message: str, method: str = "toy", preset: str = "quick", processes: int = 4) -> None:
+    spec = RunSpec(("original", method), "all", preset, load(preset, None, sets), ("synthetic",), (0,), RunOptions())
     with pytest.raises(UsageError, match=message) if message else nullcontext():
-        doubts.check_batch(spec, 4)
+        doubts.check_batch(spec, processes)
 
 
 def test_a_batch_that_cannot_be_shared_out() -> None:

@@ -191,10 +191,11 @@ def test_an_interrupted_fit_carries_on(tmp_path: Path, told: Path) -> None:
     assert again.id == whole.id and torch.equal(again.model.level, whole.model.level), "loaded, not trained"
     assert fits.model("mean", {"other": 1}, build, settings, 0).facts["key"] != whole.facts["key"]
     weights = next((tmp_path / "b").rglob("weights.pth"))
-    weights.unlink()
     other = Fits(tmp_path / "b", torch.device("cpu"), quiet=True)
-    with pytest.raises(BenchError, match="is gone"):
-        [other.model("mean", inputs, build, settings, 0) for inputs in ({}, {"other": 1})]
+    for state, harm in (("is damaged", lambda: weights.write_bytes(weights.read_bytes()[:100])), ("is gone", weights.unlink)):
+        harm()
+        with pytest.raises(BenchError, match=rf"{weights} {state}\. Delete {weights.parent.parent} and run"):
+            [other.model("mean", inputs, build, settings, 0) for inputs in ({}, {"other": 1})]
 
 
 def test_remembered_arrays(tmp_path: Path) -> None:

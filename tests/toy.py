@@ -47,7 +47,8 @@ class Toy(Method):
             nan_at: iteration (from 1) whose loss is not a number.
             error_at: iteration that fails.
             own_noise: draw from the global generators and use the pool.
-            sloppy: let the generator's loss leave gradients in the critic.
+            sloppy: do not freeze the critic while the generator learns.
+            generator_first: update the generator before the critic.
         """
 
         lr: float = 0.01
@@ -55,6 +56,7 @@ class Toy(Method):
         error_at: int = 0
         own_noise: bool = True
         sloppy: bool = True
+        generator_first: bool = False
 
     paper: ClassVar[str] = "none"
     license: ClassVar[str] = "Apache-2.0"
@@ -82,20 +84,29 @@ class Toy(Method):
         return torch.randn_like(batch.opacity) * (random.random() + float(np.random.rand()))
 
     def step(self, batch: Batch, optim: OptimWrappers, stage: str) -> dict[str, Tensor]:
-        iteration = batch.draws.step + 1
-        if iteration == self.config.error_at:
+        if batch.draws.step + 1 == self.config.error_at:
             raise ValueError("the method itself\nis wrong")
         fake = self.module(batch.opacity + 0.1 * self.noise(batch))
         seen = torch.cat([fake.detach(), *self.pool.images]) if self.config.own_noise else fake.detach()
+        turns = {"d": lambda: self.learn_critic(seen, batch, optim), "g": lambda: self.learn(fake, batch, optim)}
+        log = {name: turns[name]() for name in ("gd" if self.config.generator_first else "dg")}
+        self.pool.images = [*self.pool.images[-2:], fake[:1].detach().clone()]
+        return log
+
+    def learn_critic(self, seen: Tensor, batch: Batch, optim: OptimWrappers) -> Tensor:
+        """Update the critic; its loss."""
         d = (self.critic(seen) + 1).square().mean() + (self.critic(batch.clear) - 1).square().mean()
         optim["D"].update_params(d)
-        self.pool.images = [*self.pool.images[-2:], fake[:1].detach().clone()]
+        return d.detach()
+
+    def learn(self, fake: Tensor, batch: Batch, optim: OptimWrappers) -> Tensor:
+        """Update the generator; its loss."""
         with nullcontext() if self.config.sloppy else frozen(self.critic):
             g = (self.critic(fake) - 1).square().mean() + (fake - batch.opacity).abs().mean()
-            if iteration == self.config.nan_at:
+            if batch.draws.step + 1 == self.config.nan_at:
                 g = g * float("nan")
             optim["G"].update_params(g)
-        return {"g": g.detach(), "d": d.detach()}
+        return g.detach()
 
     def translate(self, images: Tensor, direction: str = "a2b", seeds: Sequence[int] | None = None) -> Translation:
         image = self.module(images).clamp(-1, 1)
