@@ -59,6 +59,7 @@ class AclGan(ConsistencyMethod):
     """ACL-GAN with its mask, or without."""
 
     Config: ClassVar[type] = AclGanConfig
+    version: ClassVar[int] = 2
     paper: ClassVar[str] = "Unpaired Image-to-Image Translation using Adversarial Consistency Loss (arXiv 2003.04858)"
 
     def __init__(self, config: AclGanConfig, channels: int, prior: Prior | None = None) -> None:

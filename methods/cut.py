@@ -111,6 +111,7 @@ class CUT(Method):
     """Contrastive translation, opacity to clear only."""
 
     Config: ClassVar[type] = CUTConfig
+    version: ClassVar[int] = 2
     paper: ClassVar[str] = "Contrastive Learning for Unpaired Image-to-Image Translation (ECCV 2020)"
     license: ClassVar[str] = "Apache-2.0"
     directions: ClassVar[tuple[str, ...]] = ("a2b",)

@@ -73,6 +73,7 @@ class CycleGAN(Method):
     """Cycle-consistent translation in both directions."""
 
     Config: ClassVar[type] = CycleGANConfig
+    version: ClassVar[int] = 2
     paper: ClassVar[str] = "Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial Networks (ICCV 2017)"
     license: ClassVar[str] = "Apache-2.0"
     directions: ClassVar[tuple[str, ...]] = ("a2b", "b2a")

@@ -171,6 +171,7 @@ class Drit(Method):
     """Content and attribute codes, content discriminator, cross-cycle, mode seeking."""
 
     Config: ClassVar[type] = DritConfig
+    version: ClassVar[int] = 2
     paper: ClassVar[str] = "DRIT++: Diverse Image-to-Image Translation via Disentangled Representations (arXiv 1905.01270)"
     license: ClassVar[str] = "Apache-2.0"
     directions: ClassVar[tuple[str, ...]] = ("a2b", "b2a")

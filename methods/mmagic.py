@@ -101,9 +101,7 @@ def translation_models() -> Iterator[Any]:
 
 
 class Pools(nn.Module):
-    """Replay pools of a model (lists of images, each process has its own) as part of the state.
-
-    Of several processes that train together, the first one's are saved."""
+    """Replay pools of a model (lists of images) as part of the state."""
 
     model: nn.Module
 
@@ -138,6 +136,11 @@ class MmagicMethod(Method):
 
     name: ClassVar[str] = "mmagic"
     license: ClassVar[str] = "Apache-2.0"
+    version: ClassVar[int] = 2
+    one_process: ClassVar[str] = (
+        "mmagic's models keep a replay pool a process and draw from its random numbers, so results would differ under one key, "
+        "and resuming would not be exact."
+    )
 
     @classmethod
     def settings(cls, config: Any) -> dict[str, Any]:

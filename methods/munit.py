@@ -54,6 +54,7 @@ class Munit(AutoencodingMethod):
     """Multimodal unsupervised image-to-image translation."""
 
     Config: ClassVar[type] = MunitConfig
+    version: ClassVar[int] = 2
     paper: ClassVar[str] = "Multimodal Unsupervised Image-to-Image Translation (arXiv 1804.04732)"
 
     def __init__(self, config: MunitConfig, channels: int, prior: Prior | None = None) -> None:

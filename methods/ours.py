@@ -86,6 +86,7 @@ class Ours(ConsistencyMethod):
     """Adaptive activation masks and cross-domain alignment on top of ACL-GAN."""
 
     Config: ClassVar[type] = OursConfig
+    version: ClassVar[int] = 2
     paper: ClassVar[str] = "Unpaired Translation of Chest X-ray Images for Lung Opacity Diagnosis (arXiv 2503.19860)"
     needs: ClassVar[frozenset[str]] = frozenset({"prior"})
 

@@ -62,6 +62,7 @@ class Unit(AutoencodingMethod):
     """Unsupervised image-to-image translation networks."""
 
     Config: ClassVar[type] = UnitConfig
+    version: ClassVar[int] = 2
     paper: ClassVar[str] = "Unsupervised Image-to-Image Translation Networks (arXiv 1703.00848)"
 
     def __init__(self, config: UnitConfig, channels: int, prior: Prior | None = None) -> None:

@@ -48,9 +48,11 @@ class UVCGANConfig(CycleGANConfig):
             stage takes `pretrain_iterations` and the whole budget is left to the second, as published.
         pretrain_iterations: length of the first stage where `pretrain_share` is 0.
         pretrain_batch: images a domain and iteration in the first stage.
-        pretrain_lr, pretrain_beta1, pretrain_beta2, pretrain_decay: AdamW of the first stage. The published rate is
-            5e-3 x batch / 512.
-        pretrain_cycles: times that its rate falls along a cosine, from `pretrain_lr` to 1e-5 of that.
+        pretrain_chunk: of these, how many a process takes through the generator at once; more need more memory, and change
+            rounding alone. 8 of 512 x 512 pixels keep 15 GB of activations in fp32.
+        pretrain_lr: learning rate of the first stage; None: the published 5e-3 x `pretrain_batch` / 512.
+        pretrain_beta1, pretrain_beta2, pretrain_decay: AdamW of the first stage.
+        pretrain_cycles: times that its rate falls along a cosine, from the learning rate to 1e-5 of that.
         mask_patch, mask_share: side of a patch in pixels (made for images of 256), and the probability that it is blacked out.
         rotate, jitter: augmentation of the first stage: degrees, and relative change of brightness and of contrast, each way.
     """
@@ -68,7 +70,8 @@ class UVCGANConfig(CycleGANConfig):
     pretrain_share: float = 0.0
     pretrain_iterations: int = 134_946
     pretrain_batch: int = 64
-    pretrain_lr: float = 6.25e-4
+    pretrain_chunk: int = 8
+    pretrain_lr: float | None = None
     pretrain_beta1: float = 0.9
     pretrain_beta2: float = 0.99
     pretrain_decay: float = 0.05
@@ -82,9 +85,10 @@ class UVCGANConfig(CycleGANConfig):
         """Refuse values that mean nothing, naming the key."""
         super().__post_init__()
         check_at_least(self, 1, "levels", "vit_heads", "vit_dim", "mask_patch")
-        check_at_least(self, 1, "pretrain_iterations", "pretrain_batch", "pretrain_cycles")
+        check_at_least(self, 1, "pretrain_iterations", "pretrain_batch", "pretrain_chunk", "pretrain_cycles")
         check_at_least(self, 0, "gp_centre", "pretrain_decay", "rotate")
-        check_above(self, 0, "pretrain_lr")
+        if self.pretrain_lr is not None:
+            check_above(self, 0, "pretrain_lr")
         check_below_one(self, "pretrain_share", "pretrain_beta1", "pretrain_beta2", "mask_share", "jitter")
         if self.vit_dim % self.vit_heads:
             raise UsageError(f"vit_heads: {self.vit_heads} heads do not divide a token of length {self.vit_dim} (vit_dim).")
@@ -95,6 +99,7 @@ class UVCGAN(CycleGAN):
     """Cycle-consistent translation in both directions by pretrained transformer U-Nets."""
 
     Config: ClassVar[type] = UVCGANConfig
+    version: ClassVar[int] = 2
     paper: ClassVar[str] = "UVCGAN: UNet Vision Transformer cycle-consistent GAN for unpaired image-to-image translation (WACV 2023)"
     stages: ClassVar[tuple[str, ...]] = ("pretrain", "train")
 
@@ -136,8 +141,9 @@ class UVCGAN(CycleGAN):
         c = self.config
         if self.stage != "pretrain":
             return super().optimizers()
+        rate = 5e-3 * c.pretrain_batch / 512 if c.pretrain_lr is None else c.pretrain_lr
         betas = (c.pretrain_beta1, c.pretrain_beta2)
-        return {"G": torch.optim.AdamW(self.gen_ab.parameters(), c.pretrain_lr, betas, weight_decay=c.pretrain_decay)}
+        return {"G": torch.optim.AdamW(self.gen_ab.parameters(), rate, betas, weight_decay=c.pretrain_decay)}
 
     def lr_factor(self, step: int, total: int) -> float:
         """Pretraining: a cosine from 1 to 1e-5, `pretrain_cycles` times. Training: constant, then linear to 0."""
@@ -166,15 +172,27 @@ class UVCGAN(CycleGAN):
         return Translation(2 * super().translate((images + 1) / 2, direction, seeds).image - 1)
 
     def _restoration_loss(self, source: Images, draws: Draws, log: dict[str, Tensor]) -> Tensor:
-        """Mean absolute error over all pixels, masked and visible, summed over domains."""
-        c = self.config
-        whole = {d: turned(x, draws.uniform(f"rotate_{d}", 1), c.rotate) for d, x in source.items()}
-        whole = {d: jittered(x, draws.uniform(f"jitter_{d}", 2), c.jitter) for d, x in whole.items()}
-        seen = [x * visible(x, draws, f"mask_{d}", c.mask_patch, c.mask_share) for d, x in whole.items()]
-        for d, restored in zip(whole, self.gen_ab(torch.cat(seen)).chunk(len(seen)), strict=True):
-            log[f"restore_{d}"] = losses.l1(restored, whole[d])
+        """Mean absolute error over all pixels, masked and visible, summed over domains.
+
+        The gradient is taken chunk by chunk, so that the activations of one chunk alone are kept: the networks have no batch
+        statistics, so the sum is that of the whole batch.
+        """
+        c, parameters = self.config, list(self.gen_ab.parameters())
+        slopes = [torch.zeros_like(p) for p in parameters]
+        for d, image in source.items():
+            whole = turned(image, draws.uniform(f"rotate_{d}", 1), c.rotate)
+            whole = jittered(whole, draws.uniform(f"jitter_{d}", 2), c.jitter)
+            seen = whole * visible(whole, draws, f"mask_{d}", c.mask_patch, c.mask_share)
+            log[f"restore_{d}"] = whole.new_zeros(())
+            for x, y in zip(seen.split(c.pretrain_chunk), whole.split(c.pretrain_chunk), strict=True):
+                error = losses.l1(self.gen_ab(x), y) * (len(x) / len(whole))
+                log[f"restore_{d}"] += error.detach()
+                with torch.autocast(error.device.type, enabled=False):
+                    steps = torch.autograd.grad(error, parameters)
+                for slope, step in zip(slopes, steps, strict=True):
+                    slope.add_(step)
         log["g_total"] = log["restore_a"] + log["restore_b"]
-        return log["g_total"]
+        return with_gradient(log["g_total"], parameters, slopes)
 
     def _penalty(self, source: Images, shown: Images, draws: Draws, log: dict[str, Tensor]) -> Tensor:
         """The weighted gradient penalty of both discriminators."""
@@ -184,6 +202,15 @@ class UVCGAN(CycleGAN):
             log[f"penalty_{d}"] = gradient_penalty(self.disc[d], source[d], shown[d], share, c.gp_centre)
             total = total + c.gp_w * log[f"penalty_{d}"]
         return total
+
+
+def with_gradient(value: Tensor, parameters: Sequence[Tensor], slopes: Sequence[Tensor]) -> Tensor:
+    """A loss of a known value, scalar, whose gradient is known, too: `slopes`, one of each parameter's shape.
+
+    It goes wherever a loss goes, to be scaled and differentiated there once.
+    """
+    linear = torch.stack([(p * slope).sum() for p, slope in zip(parameters, slopes, strict=True)]).sum()
+    return value + (linear - linear.detach())
 
 
 def gradient_penalty(disc: nn.Module, real: Tensor, fake: Tensor, share: Tensor, centre: float) -> Tensor:

@@ -121,9 +121,39 @@ def test_pick_takes_the_pixels_of_each_set() -> None:
 
 
 def test_embeddings_have_length_one() -> None:
+    torch.manual_seed(0)  # eight units of a narrow layer may all be off, and a zero vector has no length to bring to one
     out = PatchEmbedding([3, 5], 8, "kaiming")([torch.randn(2, 4, 3), torch.randn(2, 4, 5)])
     assert [v.shape for v in out] == [(2, 4, 8)] * 2
     torch.testing.assert_close(torch.stack(out).norm(dim=-1), torch.ones(2, 2, 4), atol=1e-5, rtol=0)
+
+
+def test_an_embedding_of_zeros_learns_and_makes_no_nan() -> None:
+    """The root of a sum of squares has an infinite slope there; elsewhere the values are those of the root."""
+    torch.manual_seed(0)
+    embed = PatchEmbedding([3], 8, "kaiming")
+    inputs = torch.randn(2, 4, 3)
+    plain = embed.mlps[0](inputs)
+    root = plain / (plain.square().sum(dim=-1, keepdim=True).sqrt() + 1e-7)
+    torch.testing.assert_close(embed([inputs])[0], root, rtol=1e-6, atol=1e-7)
+    inputs[1, 2] = 0  # no bias yet: an embedding of zeros
+    (out,) = embed([inputs])
+    assert not out[1, 2].any()
+    (out * torch.rand(8)).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in embed.parameters())
+
+
+def test_a_narrow_method_stays_finite() -> None:
+    """Of eight units some patches have none switched on: two steps with such embeddings."""
+    torch.manual_seed(0)
+    method = CUT(CUTConfig(width=4, embedding=8, init="kaiming"), 1)
+    optim = wrappers(method)
+    zeros = []
+    method.embed.register_forward_hook(lambda _m, _a, out: zeros.append(sum(int((~v.any(-1)).sum()) for v in out)))
+    for step in range(2):
+        x = torch.rand(2, 1, 1, 64, 64, generator=torch.Generator().manual_seed(step)) * 2 - 1
+        log = method.step(Batch(*x, Draws(0, step, 0, 1, 1)), optim, "train")
+        assert all(value.isfinite() for value in log.values())
+    assert zeros[0] > 0 and all(p.isfinite().all() for p in method.parameters())
 
 
 @pytest.mark.parametrize(("total", "number", "expected"), [(4, 9, 4), (40, 9, 9), (90, 9, 9), (100_000, 256, 256)])

@@ -19,11 +19,11 @@ from conftest import ROOT, TINY, Bench, forget_imports, records
 from engine_tools import CPU, SETTINGS, InterruptedTrainingError, Source, _threads, losses, same, weights  # noqa: F401
 from torch.nn import functional as F
 
-from bench import engine
-from bench.config import load
+from bench import doubts, engine
+from bench.config import RunOptions, load
 from bench.contracts import Batch, Draws, Method
 from bench.errors import PreflightError, UsageError
-from bench.experiment import folder_name
+from bench.experiment import RunSpec, folder_name
 from bench.progress import Progress
 from bench.registry import METHODS
 from bench.runner import ParallelOptimWrapper
@@ -450,6 +450,15 @@ def test_pools_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _cut(tmp_path / "cut")
     monkeypatch.setattr(Pools, "set_extra_state", lambda *_: None)
     assert _fit(tmp_path / "cut").weights_id != straight.weights_id
+
+
+def test_several_processes_are_refused() -> None:
+    """Each would have a pool of its own: other numbers under the same key, and no exact resuming."""
+    spec = RunSpec(("cut", "mmagic:cyclegan"), "all", "quick", load("quick"), ("synthetic",), (0,), RunOptions())
+    doubts.check_batch(spec, 1)
+    words = "'mmagic:cyclegan' cannot be trained by 2 processes: .*replay pool.*without torchrun: --device cuda:N"
+    with pytest.raises(UsageError, match=words):
+        doubts.check_batch(spec, 2)
 
 
 @installed

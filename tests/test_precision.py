@@ -63,6 +63,14 @@ def test_paper_changes_no_number_by_itself() -> None:
         assert (settings.precision, settings.compile, settings.tf32, settings.channels_last) == ("fp32", False, False, False)
 
 
+@pytest.mark.parametrize("preset", ["small", "paper"])
+def test_presets_for_a_gpu_change_the_memory_layout_only_where_they_compile(preset: str) -> None:
+    """By itself the layout gains nothing there: norms and reflection pads drop it."""
+    config = load(preset)
+    for settings in (config.train, *[train_config(config, name) for name in METHODS.names()]):
+        assert settings.compile or not settings.channels_last
+
+
 @pytest.mark.parametrize(
     ("wanted", "speedup", "found", "out", "err"),
     [

@@ -55,9 +55,9 @@ def wake(net: nn.Module, weight: float = 0.5) -> None:
             nn.init.constant_(parameter, weight)
 
 
-def make_batch(step: int = 0, channels: int = 1, double: bool = False) -> Batch:
-    x = torch.rand(2, 2, channels, 32, 32, generator=torch.Generator().manual_seed(step)) * 2 - 1
-    return Batch(*(x.double() if double else x), Draws(5, step, 0, 2, 2))
+def make_batch(step: int = 0, channels: int = 1, double: bool = False, images: int = 2) -> Batch:
+    x = torch.rand(2, images, channels, 32, 32, generator=torch.Generator().manual_seed(step)) * 2 - 1
+    return Batch(*(x.double() if double else x), Draws(5, step, 0, images, images))
 
 
 # -- generator -------------------------------------------------------------------------------------------------------------
@@ -438,7 +438,7 @@ def test_a_stage_without_iterations_is_left_out(bench: Bench, tmp_path: Path, pr
         ({"levels": 0}, "levels"), ({"vit_dim": 100}, "vit_heads"), ({"pretrain_share": 1.0}, "pretrain_share"),
         ({"gp_w": -1.0}, "gp_w"), ({"mask_share": 1.5}, "mask_share"), ({"mask_patch": 0}, "mask_patch"),
         ({"pretrain_lr": 0.0}, "pretrain_lr"), ({"rotate": -1.0}, "rotate"), ({"width": 0}, "width"),
-        ({"cycle_w": float("nan")}, "cycle_w"),
+        ({"cycle_w": float("nan")}, "cycle_w"), ({"pretrain_chunk": 0}, "pretrain_chunk"),
     ],
 )  # fmt: skip
 def test_values_that_mean_nothing_name_their_key(changes: dict[str, Any], key: str) -> None:

@@ -28,7 +28,8 @@ class PatchEmbedding(nn.Module):
     def forward(self, vectors: Sequence[Tensor]) -> list[Tensor]:
         """Feature vectors N x P x F, one tensor a feature map -> embeddings N x P x dim of length 1, float32."""
         out = [wide(mlp(v)) for mlp, v in zip(self.mlps, vectors, strict=True)]
-        return [v / (v.square().sum(dim=-1, keepdim=True).sqrt() + 1e-7) for v in out]
+        # not the root of a sum, whose slope is infinite at 0: of an embedding of zeros it would make NaN
+        return [v / (torch.linalg.vector_norm(v, dim=-1, keepdim=True) + 1e-7) for v in out]
 
 
 def pick(features: Tensor, places: Tensor) -> Tensor:
