@@ -90,9 +90,10 @@ _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
 def unreadable(path: Path, error: Exception) -> str:
     """Why the tensors of a weights file cannot be read, and what to do, in one line without torch's advice to run its code."""
     text = " ".join(str(error).split())
-    if "weights_only" in text or "Weights only load failed" in text:
+    plain = not text or isinstance(error, KeyError)  # of the unpickler, over the first byte that means nothing
+    if plain or "weights_only" in text or "Weights only load failed" in text:
         named = _GLOBAL.search(text)
         held = f"it holds an object of {named[1]}, not tensors alone" if named else "it is damaged, or no weights file of torch's"
     else:
-        held = f"it is damaged: {text[:100].rstrip('. ')}" if text else f"it is damaged: {type(error).__name__}"
+        held = f"it is damaged: {text[:100].rstrip('. ')}"
     return f"{path} cannot be loaded safely ({held}). Save it as a plain state dict: torch.save(model.state_dict(), file)."

@@ -4,7 +4,8 @@ History:
     1: the first.
     2: ``method_config``, the method's resolved configuration; ``{}`` for methods without any, null for images made elsewhere.
        Newer ones also have ``train_policy``, the strictest data policy of what methods and their classifier may have learnt from;
-       where it is missing it is not known.
+       where it is missing it is not known. Scores of sets of images have ``draws`` (see `bench.scoring.Score`), the classifier
+       (``prior``) the names of what it learnt from.
 """
 
 from __future__ import annotations
@@ -117,7 +118,11 @@ _METRIC: dict[str, tuple[type | None, ...]] = {
 }  # fmt: skip
 _SCORE: dict[str, tuple[type | None, ...]] = {
     "value": (float, int, None), "n": (int,), "std": (float, int, None), "std_over": (str, None), "note": (str, None),
-    "ci": (list, None), "doubt": (str, None),
+    "ci": (list, None), "doubt": (str, None), "draws": (list, None),
+}  # fmt: skip
+_PRIOR: dict[str, tuple[type | None, ...]] = {
+    "id": (str, None), "trained_by": (str, None), "findings": (list, None), "datasets": (list, None), "n_train": (int, None),
+    "findings_scored": (int, None),
 }  # fmt: skip
 _MODEL: dict[str, tuple[type | None, ...]] = {"name": (str,), "key": (str, None), "weights_id": (str, list, None)}
 
@@ -131,10 +136,10 @@ def problem(record: Record) -> str:
         problems += [_unfit(score, _SCORE, f"scores.{key}.") for key, score in record["scores"].items()]
         problems += [_unfit(cost, dict.fromkeys(("images_seen", "parameters"), (int, None)), "cost.")]
         problems += [_unfit(cost, dict.fromkeys(("seconds", "gpu_seconds"), (int, float, None)), "cost.")]
-        problems += [_unfit(prior, {"id": (str, None), "trained_by": (str, None), "findings": (list, None)}, "prior.")]
+        problems += [_unfit(prior, _PRIOR, "prior.")]
         problems += [_unfit(model, _MODEL, f"models[{i}].") for i, model in enumerate(record.get("models") or ())]
         lists = {name: record.get(name) or [] for name in ("warnings", "figures")}
-        lists["prior.findings"] = prior.get("findings") or []
+        lists |= {f"prior.{name}": prior.get(name) or [] for name in ("findings", "datasets")}
         problems += [f"'{name}' holds more than texts" for name, values in lists.items() if not all(map(_text, values))]
     if not any(problems):
         problems.append(_odd_values(record))
@@ -147,6 +152,8 @@ def _odd_values(record: Record) -> str:
     digits = [m.get("digits") for m in record["metrics"]]
     if any(len(ci) != 2 or not all(map(_number, ci)) for ci in intervals):
         return "a 'ci' is no pair of numbers"
+    if any(not all(map(_number, s.get("draws") or ())) for s in record["scores"].values()):
+        return "'draws' holds more than numbers"
     if any(d is not None and not 0 <= d <= 12 for d in digits):
         return "'digits' is out of range"
     if record["status"] not in ("ok", "failed", "skipped"):

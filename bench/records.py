@@ -41,7 +41,6 @@ _PACKAGES = (
     "mmagic",
     "mmcv-lite",
     "scikit-learn",
-    "monai",
     "numpy",
     "scipy",
     "pydicom",
@@ -135,11 +134,12 @@ def now() -> str:
 
 
 def score_fields(scores: dict[str, Score]) -> dict[str, Any]:
-    """Scores as JSON-able values; what is not finite becomes null."""
+    """Scores as JSON-able values; what is not finite becomes null. Draws, rounded to 8 digits, are there where all are finite."""
     return {
         key: {
             "value": finite(s.value), "std": finite(s.std), "std_over": s.std_over, "n": s.n, "note": s.note,
             "ci": [finite(v) for v in s.ci] if s.ci else None, "doubt": s.doubt,
+            **({"draws": [float(f"{v:.8g}") for v in s.draws]} if s.draws and all(map(math.isfinite, s.draws)) else {}),
         }
         for key, s in scores.items()
     }  # fmt: skip
@@ -241,7 +241,7 @@ def run_facts(run: Path) -> dict[str, Any]:
     if not all(isinstance(t, str) for t in texts.values()) or not all(isinstance(s, dict) for s in sections):
         raise BenchError(
             f"{path} is damaged. Give the command that made this run once more, with --force translate: that writes it anew "
-            "without training."
+            "without training where the weights are whole."
         )
     return {"train_key": "", **facts}
 

@@ -275,13 +275,16 @@ def _record(experiment: Experiment, about: Subject, evaluator: str) -> dict[str,
 
 
 def _prior(experiment: Experiment, used: bool) -> dict[str, Any] | None:
-    """What a record says about the run's finding classifier; None where it has none (yet)."""
+    """What a record says about the run's finding classifier; None where it has none (yet). ``val_auroc`` is the mean over those
+    findings of which the validation images have both classes, ``findings_scored`` of ``findings``."""
     made = prior_folder(experiment, experiment.prior_key()) / "prior.json" if experiment.needs_prior() else None
     if not made or not made.is_file():
         return None
     facts = read_json(made)
     prior = {"id": facts["key"], **{k: facts[k] for k in ("weights_id", "trained_by", "arch", "findings")}}
-    known = [v for v in facts.get("val_auroc", {}).values() if v is not None]
+    each = facts.get("val_auroc")  # a file of the user's own comes without these, and without what it learnt from
+    known = [v for v in (each or {}).values() if v is not None]
     return prior | {
-        "scores_with_it": used, "val_auroc": sum(known) / len(known) if known else None, "n_val": facts.get("n_val"),
+        "datasets": facts.get("datasets"), "n_train": facts.get("n_train"), "n_val": facts.get("n_val"), "scores_with_it": used,
+        "val_auroc": sum(known) / len(known) if known else None, "findings_scored": None if each is None else len(known),
     }  # fmt: skip

@@ -7,7 +7,7 @@ through `Job.fits`, which trains each model once for its inputs and hands it out
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -60,6 +60,9 @@ class Score:
         note: remark shown with the value.
         per_image: image id -> value, kept beside the record.
         doubt: why the number must not be relied upon (a count from a blind detector); it is shown in grey and never ranked.
+        draws: of a value without values by image, the value on each of a fixed series of resamples of patients, the same patients
+            for every method; delete-half, so that the standard deviation over draws is that of the value. Two methods are compared
+            by the differences of their draws.
     """
 
     value: float | None
@@ -70,6 +73,7 @@ class Score:
     note: str = ""
     per_image: Mapping[str, float] | None = None
     doubt: str = ""
+    draws: Sequence[float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

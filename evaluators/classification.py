@@ -14,6 +14,7 @@ precision are means over folds (see `evaluators.discrimination`). A logistic mod
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -42,6 +43,8 @@ COLUMNS = (
     *(Metric(key, label, "lower") for key, label in {"brier": "Brier", "ece": "ECE"}.items()),
     *(Metric(key, key.upper(), "none", digits=0) for key in ("tp", "fp", "fn", "tn")),
 )  # fmt: skip
+#: AUROC of who knows nothing.
+CHANCE = 0.5
 #: Of the calibration error.
 NO_INTERVAL = "no interval, as it is larger on resamples than on the images themselves"
 #: View -> AUROC on its images alone, for what is learnt from real images: an AP view by itself hints at a bedridden patient.
@@ -101,7 +104,7 @@ class Classification(Evaluator):
     """Accuracy, F1, recall, precision, AUROC of four classifiers on original, generated and mask images."""
 
     Config: ClassVar[type] = ClassificationConfig
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     needs: ClassVar[frozenset[str]] = frozenset({"both domains"})
 
     @classmethod
@@ -195,11 +198,32 @@ class Classification(Evaluator):
             curves[sheet.label] = tested
         if curves:
             draw(curves, job.scratch / "classification.png", job.source.name)
-        return scores
+        return scores | _by_chance(job, scores)
 
 
 def _belongs(metric: Metric, sheet: Sheet) -> bool:
     return metric.part.endswith(f" · {sheet.label}") or metric.key == f"auroc_{sheet.key}"
+
+
+def _join(*notes: str) -> str:
+    return "; ".join(filter(None, notes))
+
+
+def _by_chance(job: ScoreJob, scores: Mapping[str, Score]) -> dict[str, Score]:
+    """The AUROCs of what is not learnt from real images, with a remark where their architecture learns nothing from those."""
+    found = {}
+    pairs = {f"{arch}_{{}}_auroc": "this architecture is" for arch in job.params.architectures}
+    for name, who in (pairs | {"auroc_{}": "the architectures' mean is"}).items():
+        real = scores.get(name.format("original"))
+        if real is None or real.value is None or (real.ci[0] if real.ci else real.value) > CHANCE:
+            continue
+        ends = f" [{real.ci[0]:.2f}, {real.ci[1]:.2f}]" if real.ci else ""
+        remark = f"on untranslated images {who} not above chance here: AUROC {real.value:.2f}{ends}"
+        for sheet in (s for s in job.params.sheets if not s.shared):
+            key = name.format(sheet.key)
+            if scores[key].value is not None:
+                found[key] = replace(scores[key], note=_join(scores[key].note, remark))
+    return found
 
 
 def _scores(job: ScoreJob, study: Study, sheet: Sheet, tested: dict[str, d.Tested]) -> dict[str, Score]:
@@ -217,15 +241,15 @@ def _scores(job: ScoreJob, study: Study, sheet: Sheet, tested: dict[str, d.Teste
         values.append(d.auroc(mine))
         boots.append(boot)
     spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    mean = np.mean(boots, axis=0)
     scores[f"auroc_{sheet.key}"] = Score(
         float(np.mean(values)), len(mine), spread, "architectures" if spread is not None else "",
-        d.interval(np.mean(boots, axis=0)), study.remark,
+        d.interval(mean), _join(study.remark, d.lacking(mean)),
     )  # fmt: skip
     if sheet.key == "original":
         scores["floor_auroc"] = _floor(study, resamples)
     if sheet.key == "mask":
-        mean = job.translated.bytes(study.rows, "mask").mean(axis=(1, 2)) / 255
-        alone = study.one_number(mean)
+        alone = study.one_number(job.translated.bytes(study.rows, "mask").mean(axis=(1, 2)) / 255)
         ranked = _ranking(alone, resamples, d.resampled_auroc(alone, resamples), study.remark)
         scores |= {f"mask_mean_{key}": ranked[key] for key in ("auroc", "ap")}
     return scores
@@ -240,16 +264,17 @@ def _at_threshold(tested: d.Tested, resamples: d.Resamples, sheet: Sheet, note: 
     scores = {}
     for key, value in found.items():
         if not np.isfinite(value):
-            scores[key] = Score(None, n, note="; ".join(filter(None, [note, "no image was called opacity"])))
+            scores[key] = Score(None, n, note=_join(note, "no image was called opacity"))
             continue
+        ci, why = intervals[key]
         correct = dict(zip(ids, tested.correct.astype(float).tolist(), strict=True))
         # Under "rvt" a real image and its translation carry the same id.
         per_image = correct if key == "accuracy" and sheet.key != "rvt" else None
-        scores[key] = Score(value, n, ci=intervals[key], note=note, per_image=per_image)
+        scores[key] = Score(value, n, ci=ci, note=_join(note, why), per_image=per_image)
     errors = d.brier(tested)
-    ci = d.interval(resamples.values(lambda weights: weights @ errors / weights.sum(axis=1)))
-    scores["brier"] = Score(float(errors.mean()), n, ci=ci, note=note)
-    scores["ece"] = Score(d.calibration_error(tested), n, note="; ".join(filter(None, [note, NO_INTERVAL])))
+    boot = resamples.values(lambda weights: weights @ errors / weights.sum(axis=1))
+    scores["brier"] = Score(float(errors.mean()), n, ci=d.interval(boot), note=_join(note, d.lacking(boot)))
+    scores["ece"] = Score(d.calibration_error(tested), n, note=_join(note, NO_INTERVAL))
     return scores | {name: Score(float(count), n, note=note) for name, count in asdict(counts).items()}
 
 
@@ -257,10 +282,10 @@ def _ranking(tested: d.Tested, resamples: d.Resamples, boot: FloatArray, note: s
     """AUROC and average precision; `boot` holds the AUROC of every resample."""
     spread = d.fold_spread(tested)
     over = "folds" if spread is not None else ""
-    precision = d.interval(d.resampled_precision(tested, resamples))
+    precision = d.resampled_precision(tested, resamples)
     return {
-        "auroc": Score(d.auroc(tested), len(tested), spread, over, d.interval(boot), note),
-        "ap": Score(d.average_precision(tested), len(tested), ci=precision, note=note),
+        "auroc": Score(d.auroc(tested), len(tested), spread, over, d.interval(boot), _join(note, d.lacking(boot))),
+        "ap": Score(d.average_precision(tested), len(tested), ci=d.interval(precision), note=_join(note, d.lacking(precision))),
     }
 
 
@@ -272,7 +297,7 @@ def _of_view(tested: d.Tested, view: str, job: ScoreJob, note: str) -> Score:
         return Score(None, int(of.sum()), note=f"no fold has {view} views of both classes")
     mine = tested.only(rows)
     boot = d.resampled_auroc(mine, d.Resamples(mine, job.params.n_boot, job.seed))
-    return Score(d.auroc(mine), len(mine), ci=d.interval(boot), note=note)
+    return Score(d.auroc(mine), len(mine), ci=d.interval(boot), note=_join(note, d.lacking(boot)))
 
 
 def _floor(study: Study, resamples: d.Resamples) -> Score:
@@ -302,6 +327,6 @@ def _floor(study: Study, resamples: d.Resamples) -> Score:
         model = make_pipeline(SimpleImputer(keep_empty_features=True), StandardScaler(), LogisticRegression(max_iter=1000))
         probability[out] = model.fit(table[~out], study.label[~out]).predict_proba(table[out])[:, 1]
     unknown = [name for name in columns if name not in used]
-    note = "; ".join(filter(None, [study.remark, f"unknown: {', '.join(unknown)}" if unknown else ""]))
+    note = _join(study.remark, f"unknown: {', '.join(unknown)}" if unknown else "")
     tested = study.one_number(probability)
     return _ranking(tested, resamples, d.resampled_auroc(tested, resamples), note)["auroc"]

@@ -25,14 +25,10 @@ def draw(curves: Mapping[str, Mapping[str, Tested]], path: Path, title: str) -> 
     Returns:
         `path`.
     """
-    import matplotlib as mpl
+    from matplotlib.figure import Figure  # without pyplot: drawing leaves the backend of a notebook alone
 
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(
-        1, len(curves), figsize=(3.1 * len(curves) + 0.3, 4.0), squeeze=False, layout="constrained", sharey=True
-    )
+    figure = Figure(figsize=(3.1 * len(curves) + 0.3, 4.0), layout="constrained")
+    axes = figure.subplots(1, len(curves), squeeze=False, sharey=True)
     for axis, (heading, by_arch) in zip(axes[0], curves.items(), strict=True):
         axis.plot([0, 1], [0, 1], color="0.7", linewidth=0.8, linestyle="--")
         for arch, tested in by_arch.items():
@@ -48,5 +44,4 @@ def draw(curves: Mapping[str, Mapping[str, Tested]], path: Path, title: str) -> 
     axes[0][0].set_ylabel("sensitivity", fontsize=8)
     figure.suptitle(f"Classification, mean over folds: {title}", fontsize=10)
     replace_atomically(path, lambda temporary: figure.savefig(temporary, dpi=130, format="png"))
-    plt.close(figure)
     return path

@@ -43,8 +43,7 @@ def box_plot(panels: Sequence[Panel], path: Path, title: str, caption: str) -> P
     Returns:
         The PNG file.
     """
-    plt = _pyplot()
-    figure, axes = plt.subplots(1, len(panels), figsize=(COLUMN, 2.9), squeeze=False, sharey=True, layout="constrained")
+    figure, axes = _panels(len(panels), 2.9)
     top = max([1.0, *(float(max(p.before.max(), p.after.max())) for p in panels)])
     for axis, panel in zip(axes[0], panels, strict=True):
         _draw(axis, panel)
@@ -53,7 +52,7 @@ def box_plot(panels: Sequence[Panel], path: Path, title: str, caption: str) -> P
     axes[0][0].set_ylabel("lesions per image", fontsize=8)
     figure.suptitle(title, fontsize=8)
     figure.supxlabel(caption, fontsize=6.5, color=_GREY)
-    return _save(plt, figure, path)
+    return _save(figure, path)
 
 
 def _draw(axis: Any, panel: Panel) -> None:
@@ -100,8 +99,7 @@ def curve_plot(
         path: the PNG file.
         title: above all.
     """
-    plt = _pyplot()
-    figure, axes = plt.subplots(1, len(curves), figsize=(COLUMN, 2.3), squeeze=False, sharey=True, layout="constrained")
+    figure, axes = _panels(len(curves), 2.3)
     for axis, (name, before, after) in zip(axes[0], curves, strict=True):
         for label, values, colour, wide in (("before", before, _BEFORE, 2.0), ("after", after, _AFTER, 1.0)):  # both show if equal
             axis.plot(confidences, values, color=colour, marker="o", ms=2.2 * wide, lw=1.2 * wide, label=label)
@@ -118,19 +116,17 @@ def curve_plot(
     axes[0][-1].legend(fontsize=7, frameon=False)
     figure.suptitle(title, fontsize=8)
     figure.supxlabel("least confidence that counts (dashed: the one used)", fontsize=7)
-    return _save(plt, figure, path)
+    return _save(figure, path)
 
 
-def _pyplot() -> Any:
-    import matplotlib as mpl
+def _panels(count: int, height: float) -> tuple[Any, Any]:
+    """A figure of some panels in a row, `height` in inches, and their axes (1 x count)."""
+    from matplotlib.figure import Figure  # without pyplot: drawing leaves the backend of a notebook alone
 
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    return plt
+    figure = Figure(figsize=(COLUMN, height), layout="constrained")
+    return figure, figure.subplots(1, count, squeeze=False, sharey=True)
 
 
-def _save(plt: Any, figure: Any, path: Path) -> Path:
+def _save(figure: Any, path: Path) -> Path:
     replace_atomically(path, lambda temporary: figure.savefig(temporary, dpi=220, format="png"))
-    plt.close(figure)
     return path

@@ -4,9 +4,9 @@ One detector is trained once, on real images with opacity boxes, and counts on e
 is fixed beforehand on real validation images. The unit is the patient; before and after are paired.
 
 A count that falls proves little by itself: detectors find less in any image they did not learn from. So beside it stand the
-detector's mAP50 on untouched images (below a floor, every count is in doubt), the translated clear images, in which nothing
-should be found, and controls that remove nothing: a blur, and a blur and noise of the images that the translation changed, as
-far from them (pooled squared error) as the translation is.
+detector's mAP50 on untouched images (where it is not surely above a floor, every count is in doubt), the translated clear images,
+in which nothing should be found, and controls that remove nothing: a blur, and a blur and noise of the images that the
+translation changed, as far from them (pooled squared error) as the translation is.
 
 p values are exact where few patients changed (`evaluators.statistics.Paired.best_p`).
 """
@@ -31,7 +31,6 @@ from evaluators.counting import (
     CURVE,
     blurred,
     box_area,
-    change_intervals,
     counts,
     decibel,
     lung_cover,
@@ -41,7 +40,17 @@ from evaluators.counting import (
 )
 from evaluators.detection_real import BLUR, TITLES, DetectionConfig, Real
 from evaluators.detectors import Detections, detect_all
-from evaluators.statistics import EXACT, FloatArray, IntArray, Paired, mean_interval, paired_test, patient_means
+from evaluators.proportions import NO_WIDTH, exact_interval, flat
+from evaluators.statistics import (
+    EXACT,
+    FloatArray,
+    IntArray,
+    Paired,
+    change_intervals,
+    mean_interval,
+    paired_test,
+    patient_means,
+)
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -71,7 +80,7 @@ class Detection(Evaluator):
     """Lesions per image before and after translation, counted by one detector that learnt from real images."""
 
     Config: ClassVar[type] = DetectionConfig
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     needs: ClassVar[frozenset[str]] = frozenset({"images to learn from"})
 
     @classmethod
@@ -278,7 +287,11 @@ class _Part:
             "zeros": (float(test.zeros), same),
         }  # fmt: skip
         intervals = change_intervals(change, seed, n_boot) | ({"shift": test.shift_ci} if test.shift_ci else {})
-        percent = {"reduced", "unchanged", "increased"}
+        if flat(intervals.get("effect")):
+            del intervals["effect"]
+            values["effect"] = (test.effect, f"{same}; {NO_WIDTH}")
+        percent = {"reduced": test.reduced, "unchanged": test.unchanged, "increased": test.increased}
+        intervals |= {key: exact_interval(share, test.n) for key, share in percent.items() if flat(intervals.get(key))}
         cis = {key: (100 * a, 100 * b) if key in percent else (a, b) for key, (a, b) in intervals.items()}
         return {
             key: Score(

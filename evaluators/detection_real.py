@@ -52,8 +52,9 @@ class DetectionConfig:
         lr: peak learning rate of AdamW; 0 takes the detector's own: 1e-3 for ``yolo`` and ``ssdlite``, 3e-4 for ``fcos`` and
             ``retinanet`` (at 1e-3 FCOS learns where lesions usually are, and not what they look like).
         model_seed: of initial weights, order and augmentation, whatever the run's seed.
-        map_floor: mAP50 below which counts are marked as not to be relied upon. Boxes where lesions usually are, whatever the
-            image shows (those found in another image), reached 0.03 to 0.10 on the embedded data.
+        map_floor: mAP50 below which counts are marked as not to be relied upon, likewise where the lower end of its interval is:
+            then it is not shown to be above. Boxes where lesions usually are, whatever the image shows (those found in another
+            image), reached 0.03 to 0.10 on the embedded data.
         n_boot: bootstrap resamples over patients behind each interval.
     """
 
@@ -265,6 +266,11 @@ class Real:
             return "nobody knows whether the detector sees anything: no untouched image has boxes to measure its mAP50 on"
         if score.value < self.params.map_floor:
             return f"the detector is blind: mAP50 {score.value:.2f} on {self.judged}, floor {self.params.map_floor:.2f}"
+        if score.ci and score.ci[0] < self.params.map_floor:
+            return (
+                f"the detector may be blind: mAP50 {score.value:.2f} [{score.ci[0]:.2f}, {score.ci[1]:.2f}] on {self.judged}, "
+                f"floor {self.params.map_floor:.2f}"
+            )
         unknown = f"how well it sees lesions here is unknown: mAP50 {score.value:.2f} is {self.borrowed}" if self.borrowed else ""
         return self._found_before() or unknown
 

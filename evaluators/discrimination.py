@@ -6,7 +6,8 @@ classifiers of two folds are not calibrated alike, so that ranking the images of
 the offset between them. They are taken within each fold and averaged, weighted by its images.
 
 Intervals resample patients, within strata of fold and class (patients with images of one class, of the other, of both):
-every resample has both classes in every fold, and the prevalence is held where it is.
+every resample has both classes in every fold, and the prevalence is held where it is. A share at 0 or 1 is the same in every
+resample; its interval is the exact one of so many patients.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy.typing as npt
 
 from bench.data.imageset import Item
 from bench.errors import BenchError, DataError
+from evaluators.proportions import NO_WIDTH, exact_interval, flat
 from evaluators.statistics import LEVEL, MIN_PATIENTS, FloatArray, IntArray
 
 BoolArray = npt.NDArray[np.bool_]
@@ -185,7 +187,17 @@ class Resamples:
 
 
 def interval(values: FloatArray) -> tuple[float, float] | None:
-    """95 % percentile interval of resampled values; None where too few resamples have one."""
+    """95 % percentile interval of resampled values; None where too few resamples have one, or all have the same (`lacking`)."""
+    found = _percentiles(values)
+    return None if flat(found) else found
+
+
+def lacking(values: FloatArray) -> str:
+    """Why resampled values have no `interval`; empty where they have one, and where nothing was resampled."""
+    return NO_WIDTH if flat(_percentiles(values)) else ""
+
+
+def _percentiles(values: FloatArray) -> tuple[float, float] | None:
     known = values[np.isfinite(values)]
     if not len(values) or len(known) < _ENOUGH * len(values):
         return None
@@ -193,14 +205,39 @@ def interval(values: FloatArray) -> tuple[float, float] | None:
     return float(low), float(high)
 
 
-def figure_intervals(tested: Tested, resamples: Resamples) -> dict[str, tuple[float, float] | None]:
-    """Intervals of `figures`, each resample with a pooled matrix of its own."""
+def figure_intervals(tested: Tested, resamples: Resamples) -> dict[str, tuple[tuple[float, float] | None, str]]:
+    """Intervals of `figures`, each resample with a pooled matrix of its own, and why there is none (`lacking`).
+
+    A share of images at 0 or 1, or whose resamples are all alike, has the exact interval instead.
+    """
     label, called = tested.label, tested.called
     cells = np.stack([label & called, ~label & called, label & ~called, ~label & ~called], axis=1).astype(np.float64)
     counts = resamples.values(lambda weights: weights @ cells)
     if not len(counts):
-        return dict.fromkeys(figures(tested))
-    return {name: interval(values) for name, values in from_counts(*counts.T).items()}
+        return dict.fromkeys(figures(tested), (None, ""))
+    found = {name: (interval(values), lacking(values)) for name, values in from_counts(*counts.T).items()}
+    return found | {name: (ci, "") for name, ci in _exact(tested, {name for name, (_, why) in found.items() if why}).items()}
+
+
+def _exact(tested: Tested, alike: set[str]) -> dict[str, tuple[float, float]]:
+    """Exact intervals of those `figures` that are shares of images and are at 0 or 1, or whose resamples are `alike`.
+
+    The number behind one is that of patients: images of one patient are right, or wrong, together. F1 is no share, but
+    2 J / (1 + J) of one: that of TP among TP, FP and FN.
+    """
+    label, called, every = tested.label, tested.called, np.ones(len(tested), dtype=bool)
+    names = np.array([item.patient_id for item in tested.items])
+    shares = {
+        "accuracy": (tested.correct, every), "recall": (called, label), "precision": (label, called),
+        "specificity": (~called, ~label), "f1": (label & called, label | called),
+    }  # fmt: skip
+    found = {}
+    for name, (right, of) in shares.items():
+        if not of.any() or (name not in alike and 0 < right[of].mean() < 1):
+            continue
+        low, high = exact_interval(float(right[of].mean()), len(np.unique(names[of])))
+        found[name] = (2 * low / (1 + low), 2 * high / (1 + high)) if name == "f1" else (low, high)
+    return found
 
 
 def auroc(tested: Tested) -> float:

@@ -23,7 +23,7 @@ from bench.contracts import Evaluator, Metric, Score, ScoreJob
 from bench.data.contract import CLEAR, OPACITY
 from bench.data.imageset import ImageSet
 from bench.registry import register_evaluator
-from evaluators.statistics import N_BOOT, mean_interval, ratio_interval
+from evaluators.statistics import N_BOOT, mean_interval, patient_means, ratio_interval
 
 FloatImage = npt.NDArray[np.float32]
 BoolImage = npt.NDArray[np.bool_]
@@ -61,7 +61,7 @@ class Faithfulness(Evaluator):
     """Error against the true counterpart inside and outside the opacity, and change where none is due."""
 
     Config: ClassVar[type] = FaithfulnessConfig
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     needs: ClassVar[frozenset[str]] = frozenset({"counterpart", "opacity"})
     min_images: ClassVar[int] = 1
 
@@ -161,17 +161,22 @@ def _score(job: ScoreJob, values: Mapping[int, float], why_none: str, note: str 
 
 
 def _relative_change(job: ScoreJob, opacity: Values) -> Score:
-    """Change of the error inside the opacity, in percent of the untranslated input's: -100 is perfect, 0 did nothing."""
+    """Change of the error inside the opacity, in percent of the untranslated input's: -100 is perfect, 0 did nothing.
+
+    Values by image are changes in percent of the input's mean error, the denominator of the headline, and not of the image's own:
+    their mean over patients is the headline, so that tests and ranks order methods as it does.
+    """
     after, before = opacity.get("mae_in", {}), opacity.get("mae_in_before", {})
     if not any(before.values()):
         return Score(None, 0, note="the input equals its counterpart inside the opacity" if before else NO_OPACITY)
     ids, patients = job.source.ids, [job.source.patients[i] for i in before]
     ratio = ratio_interval(list(after.values()), list(before.values()), patients, job.seed, job.params.n_boot)
+    whole = float(patient_means(list(before.values()), patients).mean())
     return Score(
         100 * (ratio.value - 1),
         len(before),
         ci=(100 * (ratio.ci[0] - 1), 100 * (ratio.ci[1] - 1)) if ratio.ci else None,
-        per_image={ids[i]: 100 * (after[i] / before[i] - 1) for i in before if before[i] > 0},
+        per_image={ids[i]: 100 * (after[i] - before[i]) / whole for i in before},
     )
 
 

@@ -9,7 +9,8 @@ Beside the distance of the whole sets stand rows of one fixed n, because a Frech
 of the same n only: means over subsamples without replacement, among them the floor, one half of the real clear images
 against the other.
 
-Intervals come from half-samples of both sets by patient; rows of fixed n add the error of a mean over so few subsamples.
+Intervals come from half-samples of both sets by patient, the same ones for every method, whose values are kept: methods are
+compared by the differences of theirs (`Score.draws`). Rows of fixed n add the error of a mean over so few subsamples.
 The floor has none: where both sides are one distribution the distance has no error of first order, which is what
 half-samples measure. The spread over its subsamples is what a perfect translator's value would vary by.
 """
@@ -17,7 +18,7 @@ half-samples measure. The spread over its subsamples is what a perfect translato
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -34,12 +35,14 @@ from bench.registry import register_evaluator
 from evaluators.distances import frechet, frechet_quick, kernel_distance, standardise
 from evaluators.features import INCEPTION, LIBRARY, PREPROCESSING, Extractor, Features, missing_weights
 from evaluators.statistics import LEVEL, FloatArray, IntArray, half_sample_interval
+from evaluators.subsamples import first_of_each, halves, quotas_of, shuffled, view_quotas
 
 #: Kernel and Frechet distance.
 Pair = tuple[Score, Score]
-#: Half-widths of their 95 % intervals, or none.
-Reaches = tuple[float | None, float | None]
 
+#: Below this many images on a side a distance is in doubt: half-samples then have fewer than ten, which differ by who is in them
+#: more than methods do, so that not even the interval can be relied upon.
+LEAST = 20
 #: Below this many images FID's bias is of the order of the value itself (the Inception features have 2048 dimensions).
 FEW = 2048
 #: Suffix of the keys of the rows of fixed n, and what they are called.
@@ -99,7 +102,7 @@ class Fidelity(Evaluator):
     """
 
     Config: ClassVar[type] = FidelityConfig
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     needs: ClassVar[frozenset[str]] = frozenset({"prior"})
     min_images: ClassVar[int] = 2
     assets: ClassVar[tuple[Asset, ...]] = (INCEPTION,)
@@ -214,7 +217,25 @@ def _floor(job: Job, extractor: Extractor) -> Pair:
     inputs = {"features": extractor.key(job.reference), "n": n, "repeats": repeats, "version": Fidelity.version, "library": LIBRARY}
     found = job.fits.arrays("fidelity-floor", inputs, compute)["distances"]
     notes = (_STANDARDISED,) if job.params.extractor == "cxr" else ()
-    return _summary(found, n, *notes, "halves of the reference, no patient in both", _NO_INTERVAL)
+    doubt = _few({"reference": len(job.reference)})
+    return _summary(found, n, *notes, "halves of the reference, no patient in both", _NO_INTERVAL, doubt=doubt)
+
+
+@dataclass(frozen=True)
+class _Halved:
+    """A distance on half-samples.
+
+    Attributes:
+        reach: half-width of its 95 % interval, or none.
+        draws: its values; the patients in each are the same whoever made the images. None where `reach` is.
+    """
+
+    reach: float | None = None
+    draws: tuple[float, ...] | None = None
+
+
+#: Of kernel and Frechet distance.
+Halves = tuple[_Halved, _Halved]
 
 
 @dataclass(frozen=True)
@@ -246,8 +267,9 @@ class _Comparison:
         if min(n, m) < 2:
             return Score(None, n, note=_join(*self.notes, "a covariance needs two images in each set"))
         value = frechet(self.generated, self.real)
-        ci = _around(value, self.reaches[1], least=0.0)
-        return Score(value, n, ci=ci, note=_join(*self.notes, _caveat(n, m)))
+        halved = self.halved[1]
+        ci = _around(value, halved.reach, least=0.0)
+        return Score(value, n, ci=ci, note=_join(*self.notes, _caveat(n, m)), doubt=self.doubt, draws=halved.draws)
 
     def kernel(self) -> Score:
         """KD over subsets with its interval over half-samples."""
@@ -256,9 +278,10 @@ class _Comparison:
         if size < 2:
             return Score(None, n, note=_join(*self.notes, "subsets of half the images need four images in each set"))
         value, std = kernel_distance(self.generated, self.real, self.params.kid_subsets, size, self.seed)
-        ci = _around(value, self.reaches[0])
+        halved = self.halved[0]
+        ci = _around(value, halved.reach)
         adapted = f"subset size {size}, half of the smaller set (configured: {asked})" if size < asked else ""
-        return Score(value, n, std, "subsets", ci, _join(*self.notes, adapted))
+        return Score(value, n, std, "subsets", ci, _join(*self.notes, adapted), doubt=self.doubt, draws=halved.draws)
 
     def averaged(self, n: int, wanted: Sequence[str] | None = None) -> Pair:
         """Both distances over subsamples of n images a side, drawn by patient and without replacement.
@@ -273,88 +296,52 @@ class _Comparison:
         """
         n, quotas, note = min(n, len(self.generated), len(self.real)), None, ""
         if wanted is not None:
-            quotas, note = _view_quotas(wanted, self.views, n)
+            quotas, note = quotas_of(wanted, self.views, n)
             n = sum(quotas.values())
         if n < 2:
             return _nothing(note or _TOO_FEW)
-        reaches = self.reaches if wanted is None else self._reaches(Counter(view for view in wanted if view))
-        if None in reaches and None not in self.reaches:
+        halved = self.halved if wanted is None else self._halved(Counter(view for view in wanted if view))
+        if _Halved() in halved and _Halved() not in self.halved:
             note = _join(note, "no interval, as some halves of the reference lack a view")
         found = []
         for k in range(self.params.repeats):
             rng = np.random.default_rng([DRAWS, k])
             first, second = (shuffled(p, rng) for p in self.patients)
-            second = second if quotas is None else _first_of_each(second, self.views, quotas)
+            second = second if quotas is None else first_of_each(second, self.views, quotas)
             found.append(_both(self.generated[first[:n]], self.real[second[:n]]))
-        return _summary(np.array(found), n, *self.notes, note, reaches=reaches)
+        return _summary(np.array(found), n, *self.notes, note, halved=halved, doubt=self.doubt)
+
+    @property
+    def doubt(self) -> str:
+        """Why the images are too few; empty where they are not."""
+        return _few({"translated": len(self.generated), "reference": len(self.real)})
 
     @cached_property
-    def reaches(self) -> Reaches:
-        """Half-widths of both intervals by the half-samples alone."""
-        return self._reaches()
+    def halved(self) -> Halves:
+        """Both distances on half-samples alone."""
+        return self._halved()
 
-    def _reaches(self, mix: Counter[str] | None = None) -> Reaches:
+    def _halved(self, mix: Counter[str] | None = None) -> Halves:
         """Likewise; with `mix`, of the largest part of each half of the reference that has this mix of views."""
 
-        def reach(distance: Callable[[Features, Features], float]) -> float | None:
+        def on_halves(distance: Callable[[Features, Features], float]) -> _Halved:
+            draws: list[float] = []
+
             def on(a: IntArray, b: IntArray) -> float:
                 b = b if mix is None else self._matched(b, mix)
-                return distance(self.generated[a], self.real[b]) if min(len(a), len(b)) > 1 else np.nan
+                draws.append(distance(self.generated[a], self.real[b]) if min(len(a), len(b)) > 1 else np.nan)
+                return draws[-1]
 
             found = half_sample_interval(0.0, on, self.patients, self.params.subsamples, DRAWS)
-            return found[1] if found and np.isfinite(found[1]) else None
+            return _Halved(found[1], tuple(draws)) if found and np.isfinite(found[1]) else _Halved()
 
-        return reach(lambda a, b: kernel_distance(a, b, 1, min(len(a), len(b)), DRAWS)[0]), reach(frechet_quick)
+        return on_halves(lambda a, b: kernel_distance(a, b, 1, min(len(a), len(b)), DRAWS)[0]), on_halves(frechet_quick)
 
     def _matched(self, rows: IntArray, mix: Counter[str]) -> IntArray:
         """Of some real images, the most that have a mix of views."""
         order = rows[shuffled([self.patients[1][i] for i in rows], np.random.default_rng(DRAWS))]
         quotas = view_quotas(mix, Counter(self.views[i] for i in rows), len(rows))
-        return _first_of_each(order, self.views, quotas) if quotas else order[:0]
-
-
-def shuffled(patients: Sequence[str], rng: np.random.Generator) -> IntArray:
-    """All image indices, patients in random order, each one's images side by side: its start is a subsample by patient."""
-    names, group = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
-    return np.argsort(rng.permutation(len(names))[group], kind="stable")
-
-
-def halves(patients: Sequence[str], n: int, rng: np.random.Generator) -> tuple[IntArray, IntArray]:
-    """Two random subsamples of at most n images with no patient in both."""
-    order = shuffled(patients, rng)
-    taken = {patients[i] for i in order[:n]}
-    rest = np.array([i for i in order if patients[i] not in taken], dtype=np.int64)
-    return order[:n], rest[:n]
-
-
-def view_quotas(wanted: Counter[str], there: Counter[str], n: int) -> dict[str, int]:
-    """Images of each view in the largest set of at most n that has the mix `wanted`, from those that are `there`."""
-    total = sum(wanted.values())
-    for size in range(n, 1, -1):
-        quotas = {view: size * count // total for view, count in wanted.items()}
-        left = sorted(wanted, key=lambda view: (-(size * wanted[view] % total), view))
-        for view in left[: size - sum(quotas.values())]:
-            quotas[view] += 1
-        if all(quotas[view] <= there[view] for view in quotas):
-            return quotas
-    return {}
-
-
-def _view_quotas(wanted: Sequence[str], there: Sequence[str], n: int) -> tuple[dict[str, int], str]:
-    """Quotas from the images whose view is known, and a note."""
-    known = Counter(view for view in wanted if view)
-    if not known:
-        return {}, "the opacity images' views are not known"
-    quotas = view_quotas(known, Counter(there), n)
-    if not quotas:
-        return {}, f"the reference has too few images of the opacity images' views ({', '.join(sorted(known))})"
-    few = "" if (size := sum(quotas.values())) == n else f"; no more than {size} have the opacity images' views"
-    partly = "" if (k := known.total()) == len(wanted) else f"; {len(wanted) - k} of {len(wanted)} opacity images have no view"
-    return quotas, f"reference of {', '.join(f'{quotas[view]} {view}' for view in sorted(quotas))}{few}{partly}"
-
-
-def _first_of_each(order: IntArray, views: Sequence[str], quotas: dict[str, int]) -> IntArray:
-    return np.concatenate([[i for i in order if views[i] == view][:quota] for view, quota in quotas.items()]).astype(np.int64)
+        return first_of_each(order, self.views, quotas) if quotas else order[:0]
 
 
 def _both(generated: Features, real: Features) -> tuple[float, float]:
@@ -362,21 +349,21 @@ def _both(generated: Features, real: Features) -> tuple[float, float]:
     return kernel_distance(generated, real, 1, len(real), DRAWS)[0], frechet_quick(generated, real)
 
 
-def _summary(distances: FloatArray, n: int, *notes: str, reaches: Reaches = (None, None)) -> Pair:
-    """Mean and spread of kernel and Frechet distances (R x 2), with intervals from the `reaches` of half-samples."""
+def _summary(distances: FloatArray, n: int, *notes: str, halved: Halves = (_Halved(), _Halved()), doubt: str = "") -> Pair:
+    """Mean and spread of kernel and Frechet distances (R x 2), with intervals from half-samples."""
     rounds = len(distances)
     note, (kernel, far) = _join(*notes, f"{rounds} subsamples of {n} images a side"), distances.mean(axis=0).tolist()
     if rounds < 2:
         note = _join(note, "no interval from a single one")
-        return Score(kernel, n, note=note), Score(far, n, note=_join(note, _caveat(n, n)))
+        return Score(kernel, n, note=note, doubt=doubt), Score(far, n, note=_join(note, _caveat(n, n)), doubt=doubt)
     spread = distances.std(axis=0, ddof=1).tolist()
     from scipy import stats
 
     chance = [float(stats.t.ppf((1 + LEVEL) / 2, rounds - 1)) * s / np.sqrt(rounds) for s in spread]
-    wide = [None if reach is None else float(np.hypot(reach, c)) for reach, c in zip(reaches, chance, strict=True)]
+    wide = [None if one.reach is None else float(np.hypot(one.reach, c)) for one, c in zip(halved, chance, strict=True)]
     return (
-        Score(kernel, n, spread[0], "subsamples", _around(kernel, wide[0]), note),
-        Score(far, n, spread[1], "subsamples", _around(far, wide[1], least=0.0), _join(note, _caveat(n, n))),
+        Score(kernel, n, spread[0], "subsamples", _around(kernel, wide[0]), note, doubt=doubt),
+        Score(far, n, spread[1], "subsamples", _around(far, wide[1], least=0.0), _join(note, _caveat(n, n)), doubt=doubt),
     )
 
 
@@ -386,6 +373,12 @@ def _around(value: float, reach: float | None, least: float = -np.inf) -> tuple[
 
 def _nothing(why: str) -> Pair:
     return Score(None, 0, note=why), Score(None, 0, note=why)
+
+
+def _few(sides: Mapping[str, int]) -> str:
+    """Doubt where fewer than `LEAST` images are on a side."""
+    few = [f"{n} {side} images" for side, n in sides.items() if n < LEAST]
+    return f"only {' and '.join(few)}: the distance tells more of who they are than of the method" if few else ""
 
 
 def _caveat(n: int, m: int) -> str:

@@ -40,15 +40,13 @@ def draw(source: ImageSet, translated: ImageSet, cases: Sequence[Case], path: Pa
     Returns:
         The PNG file.
     """
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure  # without pyplot: drawing leaves the backend of a notebook alone
     from matplotlib.lines import Line2D
 
     columns = [(name, when) for name in cases[0].found for when in (0, 1)]
     size = (1.75 * (1 + len(columns)), 1.95 * len(cases) + 0.8)
-    figure, axes = plt.subplots(len(cases), 1 + len(columns), figsize=size, squeeze=False, layout="constrained")
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(len(cases), 1 + len(columns), squeeze=False)
     for k, case in enumerate(cases):
         pictures = [images.pixels([case.row])[0] for images in (source, translated)]
         reference = source.raw([case.row], "lung_mask")[0] == MASK_LUNG
@@ -64,7 +62,6 @@ def draw(source: ImageSet, translated: ImageSet, cases: Sequence[Case], path: Pa
     names = ["reference", "segmented before translation", "segmented after"]
     figure.legend(lines, names, loc="outside lower center", ncols=3, fontsize=9, frameon=False)
     replace_atomically(path, lambda temporary: figure.savefig(temporary, dpi=120, format="png"))
-    plt.close(figure)
     return path
 
 

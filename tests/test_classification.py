@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,15 @@ from jobs import job, prepare_job
 from PIL import Image
 from sklearn import metrics
 
-from bench.contracts import ScoreJob
+from bench.contracts import Score, ScoreJob
 from bench.data.imageset import ImageSet, Item
 from bench.errors import BenchError, DataError, UsageError
 from evaluators import crossfit
 from evaluators import discrimination as d
-from evaluators.classification import COLUMNS, Classification, ClassificationConfig
+from evaluators.classification import COLUMNS, Classification, ClassificationConfig, _by_chance
 from evaluators.classification_protocol import Study
 from evaluators.classifiers import ARCHITECTURES, Architecture
+from evaluators.proportions import NO_WIDTH, exact_interval
 
 TINY: dict[str, Any] = {
     "architectures": ("resnet50",), "folds": 2, "iterations": 2, "batch_size": 4, "lr": 1e-3, "n_boot": 50,
@@ -158,7 +160,41 @@ def test_three_patients_of_a_class_give_no_interval() -> None:
     resamples = d.Resamples(mine, 100, 0)
     assert not resamples.enough
     assert d.interval(d.resampled_auroc(mine, resamples)) is None
-    assert set(d.figure_intervals(mine, resamples).values()) == {None}
+    assert set(d.figure_intervals(mine, resamples).values()) == {(None, "")}
+
+
+def test_three_right_predictions_are_not_certain() -> None:
+    """Three called positive, all rightly: the bootstrap says [1, 1], Clopper and Pearson what three patients can say."""
+    mine = predicted([0.9] * 3 + [0.1] * 17, [1] * 10 + [0] * 10)
+    found = d.figure_intervals(mine, d.Resamples(mine, 500, 0))
+    assert found["precision"] == (pytest.approx((0.025 ** (1 / 3), 1.0)), "")
+    assert found["specificity"] == (pytest.approx((0.025 ** (1 / 10), 1.0)), "")
+    recall, why = found["recall"]  # 3 of 10: within (0, 1), as ever
+    assert recall is not None and not why and 0 <= recall[0] < 0.3 < recall[1] < 1
+    perfect = predicted([0.9] * 10 + [0.1] * 10, [1] * 10 + [0] * 10)
+    found = d.figure_intervals(perfect, d.Resamples(perfect, 500, 0))
+    low = 0.025 ** (1 / 10)
+    assert found["recall"][0] == pytest.approx((low, 1.0)) and found["accuracy"][0] == pytest.approx((0.025 ** (1 / 20), 1.0))
+    assert found["f1"][0] == pytest.approx((2 * low / (1 + low), 1.0))
+    assert found["mcc"] == found["balanced"] == (None, NO_WIDTH)  # no shares
+
+
+def test_exact_intervals_count_patients() -> None:
+    """Ten images of each of six patients say no more than one of each."""
+    once = predicted([0.9] * 6 + [0.1] * 6, [1] * 6 + [0] * 6)
+    often = predicted(np.repeat(once.probability, 10), np.repeat(once.label, 10), [f"p{k // 10}" for k in range(120)])
+    one, many = (d.figure_intervals(mine, d.Resamples(mine, 200, 0)) for mine in (once, often))
+    assert one == many and one["recall"][0] == pytest.approx(exact_interval(1.0, 6))
+    wrong = predicted([0.1] * 6 + [0.9] * 6, [1] * 6 + [0] * 6)
+    found = d.figure_intervals(wrong, d.Resamples(wrong, 200, 0))
+    assert found["f1"][0] is not None and found["f1"][0][0] == 0 < found["f1"][0][1] < 1
+
+
+def test_a_perfect_ranking_has_no_interval_of_no_width() -> None:
+    mine = predicted(np.linspace(0, 1, 20), [0] * 10 + [1] * 10)
+    values = d.resampled_auroc(mine, d.Resamples(mine, 200, 0))
+    assert d.interval(values) is None and d.lacking(values) == NO_WIDTH
+    assert d.lacking(np.empty(0)) == d.lacking(np.linspace(0, 1, 50)) == ""
 
 
 def test_calibration() -> None:
@@ -211,7 +247,7 @@ def test_original_reports_every_figure(tmp_path: Path) -> None:
     )
     assert get["auroc"].value > 0.9
     assert scores["auroc_original"].value == get["auroc"].value
-    assert get["auroc"].ci is not None
+    assert get["auroc"].value == 1 and get["auroc"].note == NO_WIDTH and get["accuracy"].ci[1] - get["accuracy"].ci[0] > 0.05
     assert get["auroc"].std_over == "folds"
     assert sorted(get["accuracy"].per_image) == source.ids
     assert np.mean(list(get["accuracy"].per_image.values())) == get["accuracy"].value
@@ -239,7 +275,7 @@ def test_the_floor_learns_from_the_view(tmp_path: Path) -> None:
     items = [replace(item, view="AP" if item.domain == "opacity" else "PA") for item in plain.items]
     scores, _ = scored(tmp_path, ImageSet("toy", items, {"image": plain.raw()}, "views"), "original")
     assert scores["floor_auroc"].value == 1.0
-    assert scores["floor_auroc"].note == "unknown: sex, age"
+    assert scores["floor_auroc"].note == f"unknown: sex, age; {NO_WIDTH}"
 
 
 @pytest.mark.parametrize("domain", ["opacity", "clear"])
@@ -277,6 +313,37 @@ def test_masks_that_are_all_empty(tmp_path: Path) -> None:
     scores, _ = scored(tmp_path, source, "mask", translated=empty)
     assert scores["mask_mean_auroc"].value == 0.5
     assert scores["resnet50_mask_auroc"].value == 0.5
+
+
+def test_architectures_that_learn_nothing_from_real_images_are_named() -> None:
+    """No mark: what a classifier learns from masks does not depend on what it learnt from real images."""
+    params = ClassificationConfig(architectures=("resnet50", "densenet"), data_types=("original", "generated", "mask"))
+    work: Any = SimpleNamespace(params=params)
+    scores = {
+        "resnet50_original_auroc": Score(0.55, 20, ci=(0.41, 0.69)), "densenet_original_auroc": Score(0.8, 20, ci=(0.6, 0.9)),
+        "auroc_original": Score(0.52, 20, ci=(0.45, 0.6)),
+        **{f"{name}_{of}_auroc": Score(0.7, 20, note="few") for name in params.architectures for of in ("generated", "mask")},
+        "auroc_mask": Score(0.7, 20), "auroc_generated": Score(None, 0, note="no way back"),
+    }  # fmt: skip
+    found = _by_chance(work, scores)
+    assert set(found) == {"resnet50_generated_auroc", "resnet50_mask_auroc", "auroc_mask"}
+    told = "on untranslated images this architecture is not above chance here: AUROC 0.55 [0.41, 0.69]"
+    assert found["resnet50_mask_auroc"] == replace(scores["resnet50_mask_auroc"], note=f"few; {told}")
+    assert "the architectures' mean is not above chance here: AUROC 0.52 [0.45, 0.60]" in found["auroc_mask"].note
+    assert not _by_chance(work, {key: score for key, score in scores.items() if "original" not in key})
+
+
+def test_an_undecided_architecture_is_named_in_the_scores(tmp_path: Path) -> None:
+    """Real images of nothing but noise, masks that tell all."""
+    source = study_set()
+    noise = np.random.default_rng(1).integers(0, 255, (24, 32, 32)).astype(np.uint8)
+    source = ImageSet("toy/test", source.items, {"image": noise}, "noise")
+    mask = np.zeros((24, 32, 32), np.uint8)
+    mask[::2, :16] = 200
+    scores, _ = scored(tmp_path, source, "original", "mask", translated=made_from(source, "m", mask=mask))
+    assert scores["resnet50_original_auroc"].ci[0] <= 0.5
+    assert "on untranslated images this architecture is not above chance here: AUROC" in scores["resnet50_mask_auroc"].note
+    assert "not above chance" not in scores["resnet50_original_auroc"].note and not scores["resnet50_mask_auroc"].doubt
 
 
 def test_what_is_not_there_is_said(tmp_path: Path) -> None:

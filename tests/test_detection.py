@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 import torch
 from jobs import job, prepare_job
-from matplotlib import pyplot as plt
 from PIL import Image
 from scipy import ndimage
 
@@ -34,7 +33,6 @@ from evaluators.counting import (
     best_confidence,
     blurred,
     box_area,
-    change_intervals,
     counts,
     decibel,
     hits,
@@ -47,7 +45,8 @@ from evaluators.counting import (
 from evaluators.detection import COLUMNS, PARTS, Detection, _matched
 from evaluators.detection_real import DEFAULT_CONFIDENCE, DetectionConfig, Real
 from evaluators.detectors import Detections, annotated, detect_all, packed, unpacked
-from evaluators.statistics import paired_test
+from evaluators.proportions import NO_WIDTH
+from evaluators.statistics import change_intervals, paired_test
 
 SIDE = 32
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
@@ -451,6 +450,33 @@ def test_a_blind_detector_puts_every_count_in_doubt(use: Use, tmp_path: Path) ->
     assert f"confidence >= {DEFAULT_CONFIDENCE}" in scores["count_change"].note and "no hit" in scores["count_change"].note
 
 
+def test_a_detector_that_is_not_surely_above_the_floor_is_in_doubt(use: Use, tmp_path: Path) -> None:
+    """It sees one image's lesions: mAP50 4 / 13, which is above the floor, and 0 in every resample without that patient."""
+
+    class Rarely(Bright):
+        def one(self, image: FloatImage) -> Detections:
+            return super().one(image) if ndimage.label(image > 0.75)[1] == 4 else NOTHING
+
+    use(Rarely())
+    scores = _score(tmp_path, (0,) * 9)
+    assert scores["map50"].value == pytest.approx(4 / 13) and scores["map50"].ci is not None and scores["map50"].ci[0] == 0
+    assert scores["count_change"].doubt.startswith("the detector may be blind: mAP50 0.31 [0.00, ")
+    assert scores["count_change"].doubt.endswith("] on squares, floor 0.10")
+    assert not _score(tmp_path, (0,) * 9, DetectionConfig(detector="fcos", n_boot=100, map_floor=0.0))["count_change"].doubt
+
+
+def test_patients_who_all_agree_are_not_certain(use: Use, tmp_path: Path) -> None:
+    """All five lose lesions. A bootstrap of them has no width."""
+    use(Bright())
+    scores = _score(tmp_path, (0,) * 9)
+    assert (scores["opacity_reduced"].value, scores["opacity_increased"].value) == (100, 0)
+    assert scores["opacity_reduced"].ci == pytest.approx((100 * 0.025 ** (1 / 5), 100))
+    assert scores["opacity_increased"].ci == pytest.approx((0, 100 * (1 - 0.025 ** (1 / 5))))
+    effect = scores["opacity_effect"]
+    assert effect.value == -1 and effect.ci is None and f"5 patients, 0 of them without change; {NO_WIDTH}" in effect.note
+    assert scores["opacity_median"].ci is not None
+
+
 def test_a_detector_that_finds_nothing(use: Use, tmp_path: Path) -> None:
     use(Blind())
     scores = _score(tmp_path, (0,) * 9)
@@ -692,7 +718,7 @@ def test_versions_are_part_of_every_key(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_marks_of_patients_do_not_look_like_other_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Any] = []
-    monkeypatch.setattr(count_figures, "_save", lambda plt, figure, path: drawn.append(figure))
+    monkeypatch.setattr(count_figures, "_save", lambda figure, path: drawn.append(figure))
     none = np.zeros(40)
     test = paired_test(none, none, [str(i) for i in range(40)], 0, 1)
     count_figures.box_plot([count_figures.Panel("x", none, none, test)], tmp_path / "x.png", "t", "c")
@@ -702,8 +728,6 @@ def test_marks_of_patients_do_not_look_like_other_counts(tmp_path: Path, monkeyp
     few = paired_test(np.zeros(5), -np.arange(1.0, 6), list("abcde"), 0, 1)
     count_figures.box_plot([count_figures.Panel("x", np.zeros(5), -np.arange(1.0, 6), few)], tmp_path / "x.png", "t", "c")
     assert "p = 0.0625" in drawn[1].axes[0].get_title()  # the approximation says 0.04
-    for figure in drawn:
-        plt.close(figure)
 
 
 def test_nothing_to_learn_from(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Faithfulness against hand values on tiny images."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio, structural_si
 from bench.contracts import ScoreJob
 from bench.data.imageset import ImageSet, Item
 from evaluators.faithfulness import Faithfulness, FaithfulnessConfig, iou, outside_of, psnr, ssim
+from evaluators.statistics import patient_means
 
 
 def images(domains: list[str], content: tuple[int, int, int, int] | None = None, **planes: np.ndarray) -> ImageSet:
@@ -79,8 +81,28 @@ def test_relative_change_is_a_ratio_of_patient_means(tmp_path: Path) -> None:
     source = images(["opacity"] * 2, image=before, counterpart=truth, opacity=np.full_like(truth, 255))
     score = Faithfulness().score(job(images(source.domains, image=after), source, tmp_path))["mae_in_change"]
     assert score.value == pytest.approx(100 * (70 / 110 - 1))
-    assert score.per_image == pytest.approx({"i0": -50.0, "i1": 100.0})
+    assert score.per_image == pytest.approx({"i0": 100 * -50 / 55, "i1": 100 * 10 / 55})
     assert score.ci is None
+
+
+def test_values_by_image_of_the_relative_change_average_to_the_headline(tmp_path: Path) -> None:
+    """Weighted as the headline is: images within patients, patients alike. The second method is best by the mean of ratios alone:
+    it removes faint opacities and leaves the dense one."""
+    truth = np.zeros((5, 4, 4), np.uint8)
+    strength = np.array([200, 20, 10, 30, 0], np.uint8)
+    source = images(["opacity"] * 5, image=truth + strength[:, None, None], counterpart=truth, opacity=np.full_like(truth, 255))
+    items = [replace(item, patient_id=p) for item, p in zip(source.items, "aabcd", strict=True)]
+    source = ImageSet("toy", items, {name: source.raw(plane=name) for name in ("image", "counterpart", "opacity")}, "0124")
+    values, shares = [], []
+    for left in ([100, 20, 10, 30, 4], [190, 4, 2, 6, 0]):
+        after = truth + np.array(left, np.uint8)[:, None, None]
+        score = Faithfulness().score(job(ImageSet("out", items, {"image": after}, "1"), source, tmp_path))["mae_in_change"]
+        assert score.value is not None and score.per_image is not None and len(score.per_image) == score.n == 5
+        each = [score.per_image[i] for i in source.ids]
+        assert patient_means(each, source.patients).mean() == pytest.approx(score.value, abs=1e-9)
+        values.append(score.value)
+        shares.append(np.mean([a / b - 1 for a, b in zip(left, strength.tolist(), strict=True) if b]))
+    assert values[0] < values[1] and shares[0] > shares[1]
 
 
 def test_change_is_against_the_input_and_error_against_the_truth(tmp_path: Path) -> None:

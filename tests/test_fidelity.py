@@ -12,16 +12,20 @@ import numpy as np
 import pytest
 import torch
 import torch_fidelity
+from scipy import stats
 from torch import Tensor, nn
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
+from bench import records
 from bench.contracts import Prior, Score, ScoreJob
 from bench.data.imageset import ImageSet, Item
 from bench.errors import DataError, PreflightError, UsageError
 from evaluators import features, fidelity
 from evaluators.distances import frechet, frechet_quick, kernel_distance, standardise
 from evaluators.features import INCEPTION
-from evaluators.fidelity import DRAWS, FEW, PARTS, Fidelity, FidelityConfig, halves, shuffled, view_quotas
+from evaluators.fidelity import DRAWS, FEW, LEAST, PARTS, Fidelity, FidelityConfig
+from evaluators.statistics import half_samples
+from evaluators.subsamples import halves, shuffled, view_quotas
 
 RNG = np.random.default_rng
 WEIGHTS, OTHER_NAME = INCEPTION.names
@@ -254,6 +258,68 @@ def test_intervals_contain_the_value_and_can_be_switched_off(tmp_path: Path) -> 
         assert score.value is not None
         assert score.ci[0] < score.value < score.ci[1]
     assert Fidelity().score(job(tmp_path, pictures(60, 0), pictures(60, 5), subsamples=0))["fd_cxr"].ci is None
+
+
+def test_draws_are_of_the_same_patients_for_every_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two methods with other images, names and seeds, in which two images are of one patient."""
+    drawn: list[list[tuple[list[int], list[int]]]] = []
+    plain = fidelity.half_sample_interval
+
+    def spied(value: float, statistic: Any, *rest: Any) -> Any:
+        drawn.append([])
+
+        def seen(a: Any, b: Any) -> float:
+            drawn[-1].append((a.tolist(), b.tolist()))
+            return float(statistic(a, b))
+
+        return plain(value, seen, *rest)
+
+    monkeypatch.setattr(fidelity, "half_sample_interval", spied)
+    names = [f"p{max(k, 1)}" for k in range(40)]
+    source = seen(pictures(40, 0), "opacity", ["AP"] * 40, names)
+    found = []
+    for k, noise in enumerate((10, 60)):
+        setup = job(tmp_path, pictures(40, 20 + k, noise), pictures(30, 5), repeats=0)
+        out = ImageSet(f"method{k}", source.items, {"image": setup.translated.raw()}, f"out{k}")
+        found.append(Fidelity().score(replace(setup, source=source, translated=out, seed=k)))
+    assert len(drawn) == 4 and drawn[0] == drawn[2] and drawn[1] == drawn[3] and len(drawn[0]) == 5
+    assert len({tuple(a) for a, _ in drawn[0]}) == 5 and all((0 in a) == (1 in a) for a, _ in drawn[0])
+    for key in ("kd_cxr", "fd_cxr"):
+        one, two = (scores[key] for scores in found)
+        assert one.draws is not None and two.draws is not None and len(one.draws) == len(two.draws) == 5
+        assert all(a != b for a, b in zip(one.draws, two.draws, strict=True))
+
+
+def test_draws_are_those_behind_the_interval_and_reach_the_record(tmp_path: Path) -> None:
+    setup = job(tmp_path, pictures(40, 0, 40), pictures(40, 5))
+    scores = Fidelity().score(setup)
+    assert {key for key, score in scores.items() if score.draws} == {"kd_cxr", "fd_cxr"}
+    fields = records.score_fields(scores)
+    for key in ("kd_cxr", "fd_cxr"):
+        score = scores[key]
+        assert score.value is not None and score.ci is not None and score.draws is not None
+        half = stats.t.ppf(0.975, 4) * np.std(score.draws, ddof=1)
+        assert score.ci[1] - score.value == pytest.approx(half)
+        assert fields[key]["draws"] == pytest.approx(list(score.draws), rel=1e-7)
+    assert "draws" not in fields["kd_cxr_avg"]
+    a, b = standardise(own_features(pictures(40, 0, 40)), own_features(pictures(40, 5)))
+    names = [f"p{k}" for k in range(40)]
+    rows = zip(half_samples(names, 5, DRAWS), half_samples(names, 5, DRAWS + 1), strict=True)
+    assert scores["fd_cxr"].draws == pytest.approx([frechet_quick(a[i], b[j]) for i, j in rows], rel=1e-4)
+    none = Fidelity().score(replace(setup, params=replace(setup.params, subsamples=0)))
+    assert none["fd_cxr"].draws is None and none["fd_cxr"].value == scores["fd_cxr"].value
+
+
+def test_few_images_on_a_side_are_doubted(tmp_path: Path) -> None:
+    enough = Fidelity().score(job(tmp_path, pictures(LEAST, 0), pictures(LEAST, 5)))
+    assert {score.doubt for score in enough.values()} == {""}
+    few = Fidelity().score(job(tmp_path, pictures(15, 0), pictures(8, 5)))
+    for key, score in few.items():
+        told = "only 8 reference images: " if key.endswith("floor") else "only 15 translated images and 8 reference images: "
+        assert score.doubt.startswith(told) or score.value is None
+    assert few["fd_cxr"].value is not None and few["fd_cxr_floor"].value is not None
+    one = Fidelity().score(job(tmp_path, pictures(40, 0), pictures(8, 5)))
+    assert one["kd_cxr"].doubt.startswith("only 8 reference images: ")
 
 
 def test_reference_features_are_computed_once(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -15,12 +16,13 @@ from conftest import TINY, Bench, records
 from torch import Tensor, nn
 from torchvision.models import DenseNet
 
-from bench import stages
+from bench import scores, stages
 from bench.config import PriorConfig
 from bench.contracts import FrozenHolder
 from bench.data.contract import FINDINGS
 from bench.data.imageset import ImageSet, Item
 from bench.errors import PreflightError
+from bench.experiment import Experiment
 from bench.prior import OPACITY_FINDINGS, XRV_FINDINGS, DensePrior, from_file
 
 CONFIG = PriorConfig(arch="densenet121", size=64)
@@ -201,6 +203,24 @@ def test_auroc_counts_known_labels_only() -> None:
     assert found == {"Edema": pytest.approx(5 / 6), "Mass": None}
 
 
+def test_records_say_what_the_classifier_learnt_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scores, "prior_folder", lambda experiment, key: tmp_path)
+    experiment: Any = SimpleNamespace(needs_prior=lambda: True, prior_key=lambda: "k")
+    facts = {"key": "k", "weights_id": "w", "trained_by": "harness", "arch": "densenet_small", "findings": ["Edema", "Mass", "Hernia"]}
+    learnt = {"datasets": ["rsna", "nih14"], "n_train": 252, "n_val": 74, "val_auroc": {"Edema": 0.9, "Mass": 0.7, "Hernia": None}}
+    (tmp_path / "prior.json").write_text(json.dumps(facts | learnt))
+    found = scores._prior(experiment, True)
+    assert found is not None and found["val_auroc"] == pytest.approx(0.8)
+    kept = {name: found[name] for name in ("datasets", "n_train", "n_val", "findings", "findings_scored")}
+    assert kept == {
+        "datasets": ["rsna", "nih14"], "n_train": 252, "n_val": 74, "findings": ["Edema", "Mass", "Hernia"], "findings_scored": 2,
+    }  # fmt: skip
+    (tmp_path / "prior.json").write_text(json.dumps(facts))  # a file of the user's own: nobody knows
+    found = scores._prior(experiment, True)
+    assert found is not None
+    assert [found[name] for name in ("datasets", "n_train", "n_val", "val_auroc", "findings_scored")] == [None] * 5
+
+
 def test_run_with_a_weights_file(bench: Bench, tmp_path: Path, cache: Path, torchvision_state: State) -> None:
     """Found in an --assets folder, named in records, and part of the keys: other weights are another question."""
     assets = tmp_path / "assets"
@@ -212,7 +232,31 @@ def test_run_with_a_weights_file(bench: Bench, tmp_path: Path, cache: Path, torc
     assert answer.code == 0, answer.err
     (record,) = records(tmp_path / "runs").values()
     assert record["prior"]["trained_by"] == "file chexnet.pth" and record["prior"]["findings"] == list(FINDINGS)
-    assert record["status"] == "ok"
+    assert record["status"] == "ok" and record["prior"]["datasets"] is None
     torch.save(old_keys(torchvision_state), assets / "chexnet.pth")
     dry = bench("run", *words, "--dry-run")
     assert [line.split()[0] for line in dry.out.splitlines() if "to do" in line] == ["prior", "fit", "score"]
+
+
+@pytest.mark.parametrize("content", [b"", b"i am text", b"hello world\n"], ids=["empty", "text", "unpickles to a byte"])
+def test_a_file_that_is_no_weights_blocks_the_plan(bench: Bench, tmp_path: Path, cache: Path, content: bytes) -> None:
+    path = tmp_path / "afile"
+    path.write_bytes(content)
+    words = ["run", "--method", "original", "--suite", "fidelity", *TINY, "--runs", str(tmp_path / "runs"), "--cache", str(cache)]
+    for more in (["--dry-run"], []):
+        answer = bench(*words, "--set", f"prior.weights={path}", *more)
+        assert answer.code == 3 and answer.err == (
+            f"error: prior.weights: {path} cannot be loaded safely (it is damaged, or no weights file of torch's). Save it as a plain "
+            "state dict: torch.save(model.state_dict(), file).\n"
+        )
+    assert not (tmp_path / "runs" / "original").exists()
+    gone = bench(*words, "--set", f"prior.weights={tmp_path / 'gone'}", "--dry-run")
+    assert gone.code == 3 and gone.last == f"error: prior.weights={tmp_path / 'gone'} not found. Searched: {tmp_path / 'gone'}."
+
+
+def test_weights_are_found_below_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "chexnet.pth").touch()
+    config = SimpleNamespace(prior=SimpleNamespace(weights="~/chexnet.pth"))
+    experiment: Any = SimpleNamespace(spec=SimpleNamespace(config=config, options=SimpleNamespace(assets=())))
+    assert Experiment.prior_file(experiment) == tmp_path / "chexnet.pth"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 import shlex
 from collections.abc import Callable
@@ -60,6 +61,8 @@ ODD: dict[str, Change] = {
     "std is a list": at("scores.change.std", [1]),
     "ci of one number": at("scores.change.ci", [0.1]),
     "ci of texts": at("scores.change.ci", ["a", "b"]),
+    "draws is a number": at("scores.change.draws", 1.5),
+    "draws of nothing": at("scores.change.draws", [0.1, None]),
     "metrics of texts": at("metrics", ["change"]),
     "a metric without label": at("metrics", [{"key": "change", "better": "lower"}]),
     "a million digits": at("metrics.0.digits", 10**6),
@@ -68,6 +71,7 @@ ODD: dict[str, Change] = {
     "images seen is a text": at("cost.images_seen", "12"),
     "prior is a text": at("prior", "p1"),
     "prior findings are numbers": at("prior", {"id": "p", "findings": [1]}),
+    "prior datasets are numbers": at("prior", {"id": "p", "datasets": [1]}),
     "warnings of numbers": at("warnings", [1]),
     "status unknown": at("status", "perhaps"),
     "half a character": at("error", "\ud800"),
@@ -220,6 +224,22 @@ def test_fields_of_metrics_and_scores_come_through(tmp_path: Path, good: dict[st
     assert loaded(tmp_path) == [written]
 
 
+def test_draws_are_written_in_eight_digits_or_not_at_all(tmp_path: Path, good: dict[str, Any]) -> None:
+    drawn = {"a": (0.123456789123, 12345.67891234), "b": None, "c": [1.0, math.nan]}
+    fields = records.score_fields({key: Score(1.0, 3, draws=draws) for key, draws in drawn.items()})
+    assert fields["a"]["draws"] == [0.12345679, 12345.679]
+    assert "draws" not in fields["b"] and "draws" not in fields["c"]
+    written = {**good, "scores": {"change": {**good["scores"]["change"], "draws": fields["a"]["draws"]}}}
+    place(tmp_path, json.dumps(written))
+    assert loaded(tmp_path) == [written]
+
+
+@pytest.mark.parametrize("p", [1e-30, 5e-324, 3.1405709422283174e-05])
+def test_small_p_values_keep_all_digits(tmp_path: Path, p: float) -> None:
+    records.write(tmp_path / "a.json", {"scores": records.score_fields({"p": Score(p, 3)})})
+    assert json.loads((tmp_path / "a.json").read_text())["scores"]["p"]["value"] == p
+
+
 def test_records_without_the_newer_fields_are_read(tmp_path: Path, good: dict[str, Any]) -> None:
     assert not {"models", "figures", "per_image"} & set(good) and "doubt" not in good["scores"]["change"]
     place(tmp_path, json.dumps(good))
@@ -287,7 +307,7 @@ def test_a_file_name_cannot_lead_elsewhere(tmp_path: Path, good: dict[str, Any])
 
 def test_versions_name_what_can_move_a_number() -> None:
     found = records.versions()
-    assert {"segmentation-models-pytorch", "ultralytics", "scikit-learn", "monai", "torch"} <= set(found)
+    assert {"segmentation-models-pytorch", "ultralytics", "scikit-learn", "torch"} <= set(found)
     assert found["scikit-learn"][0].isdigit()
 
 

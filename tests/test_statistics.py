@@ -283,7 +283,7 @@ def test_holm_refuses_what_is_no_p_value() -> None:
 
 
 def test_clear_order_has_certain_ranks_in_both_directions() -> None:
-    values = {name: {str(i): level + i / 100 for i in range(20)} for name, level in (("b", 2.0), ("a", 1.0), ("c", 3.0))}
+    values = {name: [{str(i): level + i / 100 for i in range(20)}] for name, level in (("b", 2.0), ("a", 1.0), ("c", 3.0))}
     lower, higher = rank_intervals(values, "lower", seed=0), rank_intervals(values, "higher", seed=0)
     assert {k: (r.rank, r.low, r.high, r.first) for k, r in lower.items()} == {
         "a": (1, 1, 1, 1), "b": (2, 2, 2, 0), "c": (3, 3, 3, 0),
@@ -298,7 +298,7 @@ def test_equal_methods_share_their_mean_rank() -> None:
     rng = np.random.default_rng(0)
     same = {str(i): float(v) for i, v in enumerate(rng.normal(size=31))}
     reverse = dict(reversed(same.items()))
-    found = rank_intervals({"a": same, "b": reverse, "worst": {k: v + 9 for k, v in same.items()}}, "lower", seed=0)
+    found = rank_intervals({"a": [same], "b": [reverse], "worst": [{k: v + 9 for k, v in same.items()}]}, "lower", seed=0)
     assert (found["a"].rank, found["a"].low, found["a"].high, found["a"].first) == (1.5, 1.5, 1.5, 0.5)
     assert found["a"] == found["b"]
     assert found["worst"].rank == 3
@@ -309,7 +309,7 @@ def test_noisy_methods_swap_ranks_as_often_as_theory_says() -> None:
     n = 400
     d = np.random.default_rng(0).normal(size=n)
     d = (d - d.mean()) / d.std() + 1 / sqrt(n)
-    values = {"a": {str(i): 0.0 for i in range(n)}, "b": {str(i): float(v) for i, v in enumerate(d)}}
+    values = {"a": [{str(i): 0.0 for i in range(n)}], "b": [{str(i): float(v) for i, v in enumerate(d)}]}
     found = rank_intervals(values, "lower", seed=0, n_boot=4000)
     assert found["a"].first == pytest.approx(0.841, abs=0.02)
     assert (found["a"].rank, found["a"].low, found["a"].high) == (1, 1, 2)
@@ -317,20 +317,20 @@ def test_noisy_methods_swap_ranks_as_often_as_theory_says() -> None:
 
 
 def test_only_patients_that_all_methods_have_count() -> None:
-    values = {"a": {"p": 1.0, "q": 1.0, "only-a": 99.0}, "b": {"q": 2.0, "p": 2.0, "only-b": -99.0, "nan": np.nan}}
+    values = {"a": [{"p": 1.0, "q": 1.0, "only-a": 99.0}], "b": [{"q": 2.0, "p": 2.0, "only-b": -99.0, "nan": np.nan}]}
     found = rank_intervals(values, "lower", seed=0)
     assert (found["a"].rank, found["b"].rank, found["a"].patients) == (1, 2, 2)
     assert (found["a"].low, found["a"].high, found["a"].first) == (None, None, None)  # too few patients
     assert rank_stability(values, "lower", seed=0) is None
     with pytest.raises(ValueError, match="no patient"):
-        rank_intervals({"a": {"p": 1.0}, "b": {"q": 1.0}}, "lower", seed=0)
+        rank_intervals({"a": [{"p": 1.0}], "b": [{"q": 1.0}]}, "lower", seed=0)
     with pytest.raises(ValueError, match="neither"):
         rank_intervals(values, "none", seed=0)
 
 
 def test_ranks_repeat_and_ignore_the_order_of_methods() -> None:
     rng = np.random.default_rng(0)
-    values = {name: {str(i): float(v) for i, v in enumerate(rng.normal(size=25))} for name in "abc"}
+    values = {name: [{str(i): float(v) for i, v in enumerate(rng.normal(size=25))}] for name in "abc"}
     found = rank_intervals(values, "lower", seed=1)
     assert found == rank_intervals(dict(reversed(values.items())), "lower", seed=1)
     assert sum(r.first or 0 for r in found.values()) == pytest.approx(1)
@@ -339,6 +339,28 @@ def test_ranks_repeat_and_ignore_the_order_of_methods() -> None:
     assert 0 < stability < 1
     ties = dict.fromkeys("ab", values["a"])
     assert rank_stability(ties, "lower", seed=0) is None
+
+
+def test_a_lucky_seed_makes_no_certain_rank() -> None:
+    """Two methods alike for every patient; `b` is better in the mean by one of three seeds alone."""
+    a = [{str(i): 1.0 for i in range(30)}] * 3
+    b = [{str(i): value for i in range(30)} for value in (0.1, 1.1, 1.1)]
+    found = rank_intervals({"a": a, "b": b}, "lower", seed=0)
+    assert found["b"].rank == 1 and (found["b"].low, found["b"].high) == (1, 2), "patients agree in every resample, seeds do not"
+    first = found["b"].first
+    assert first is not None and first == pytest.approx(5 / 9, abs=0.03), "two seeds are drawn: both bad with (2/3) squared"
+    mean = {str(i): (0.1 + 1.1 + 1.1) / 3 for i in range(30)}
+    pooled = rank_intervals({"a": [a[0]], "b": [mean]}, "lower", seed=0)
+    assert (pooled["b"].low, pooled["b"].high) == (1, 1), "seeds averaged before: certain, and wrong"
+
+
+def test_resampled_seeds_vary_by_the_error_of_their_mean() -> None:
+    """Of two methods one seed's standard error apart, the better stays so in 84 %: S - 1 of S seeds have the right spread."""
+    seeds = np.random.default_rng(3).normal(size=60)
+    seeds = (seeds - seeds.mean()) / seeds.std(ddof=1) + 1 / sqrt(60)
+    values = {"a": [{str(i): 0.0 for i in range(8)}], "b": [{str(i): float(v) for i in range(8)} for v in seeds]}
+    found = rank_intervals(values, "lower", seed=0, n_boot=4000)
+    assert found["a"].first == pytest.approx(0.841, abs=0.02)
 
 
 @pytest.mark.parametrize("kind", ["few", "many", "counts"])
