@@ -68,9 +68,14 @@ def _trained_with(record: Record, prior: Mapping[str, Any]) -> bool:
 def _classifier(prior: Mapping[str, Any]) -> str:
     findings = ", ".join(prior.get("findings") or ()) or "none"
     by = prior.get("trained_by") or "unknown"
-    line = f"Finding classifier `{prior.get('id')}`: trained by {by}, findings {findings}"
+    n, datasets = prior.get("n_train"), ", ".join(prior.get("datasets") or ())
+    what = " of ".join(filter(None, [f"{n} images" if n is not None else "images", datasets]))
+    learnt = f" on {what}" if what != "images" else ""
+    line = f"Finding classifier `{prior.get('id')}`: trained by {by}{learnt}, findings {findings}"
     if prior.get("val_auroc") is not None:
-        line += f"; mean AUROC {prior['val_auroc']:.2f} on {prior.get('n_val')} held-out images"
+        scored, every = prior.get("findings_scored"), len(prior.get("findings") or ())
+        of = f" of {scored} of {every} findings" if scored is not None else ""
+        line += f"; mean AUROC {prior['val_auroc']:.2f}{of} on {prior.get('n_val')} held-out images"
     elif by != "harness":
         line += "; whom it has seen is unknown, test patients may be among them"
     return line + "."

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tabulate import tabulate
 
-from leaderboards.sheet import Head
-from leaderboards.tables import Cell, Column
+from leaderboards.changes import is_p
+from leaderboards.sheet import BEST, SECOND, TIE, Head
+from leaderboards.tables import Column
+from leaderboards.values import Cell
 
 MISSING = "\u2013"
 FAILED = "failed"
@@ -24,13 +26,15 @@ class Style:
 
     Attributes:
         best: format of the best value of a column.
-        near: format of values that cannot be told from the best.
+        second: format of the second best.
+        near: format of values not shown to differ from the best.
         doubt: format of values that must not be relied upon.
         brief: intervals get two digits of their half-width, empty ones are left out, and so is a standard deviation beside one.
         spread: whether there are intervals and standard deviations.
     """
 
     best: str = "**{}**"
+    second: str = "<ins>{}</ins>"
     near: str = "{} ‡"
     doubt: str = "{} †"
     brief: bool = False
@@ -38,37 +42,37 @@ class Style:
 
 
 MARKDOWN = Style()
-TERMINAL = Style("{} *", "{}", "({})", brief=True)
-BARE = Style("{} *", "{}", "({})", spread=False)
+TERMINAL = Style("{} *", "{}", "{} ~", "({})", brief=True)
+BARE = Style("{} *", "{}", "{} ~", "({})", spread=False)
 
 
-def texts(cells: Sequence[Cell | None], column: Column, style: Style, near: Collection[int] = ()) -> list[str]:
-    """A column's texts, missing values as dashes; the best value is marked, ``original`` included, where there is anything
-    to compare. Doubtful values are neither best nor compared.
+def texts(cells: Sequence[Cell | None], column: Column, style: Style, marks: Sequence[str] = ()) -> list[str]:
+    """A column's texts, missing values as dashes, doubtful ones as such.
 
     Args:
         cells: of one column.
         column: the metric.
         style: how to mark.
-        near: indices of cells that cannot be told from the best.
+        marks: of each cell (`leaderboards.marks`); none for none at all.
     """
-    values = [cell.value * column.sign for cell in cells if cell and not cell.doubt]
-    winner = min(values) if column.sign and len(values) > 1 else None
+    forms = {BEST: style.best, SECOND: style.second, TIE: style.near}
     found = []
-    for index, cell in enumerate(cells):
+    for cell, mark in zip(cells, marks or [""] * len(cells), strict=True):
         if cell is None:
             found.append(MISSING)
             continue
-        parts = [number(cell.value, column.digits), *(spread(cell, column.digits, style.brief) if style.spread else [])]
+        value = p_value(cell.value, column.digits) if is_p(column) else number(cell.value, column.digits)
+        rest = spread(cell, column.digits, style.brief) if style.spread else []
         if cell.doubt:
-            found.append(style.doubt.format(" ".join(parts)))
-            continue
-        if cell.value * column.sign == winner:
-            parts[0] = style.best.format(parts[0])
-        elif index in near:
-            parts[0] = style.near.format(parts[0])
-        found.append(" ".join(parts))
+            found.append(style.doubt.format(" ".join([value, *rest])))
+        else:
+            found.append(" ".join([forms.get(mark, "{}").format(value), *rest]))
     return found
+
+
+def p_value(value: float, digits: int = 4) -> str:
+    """A p value; what would be rounded to zero is "less than" the last digit."""
+    return f"<{10**-digits:.{digits}f}" if 0 <= value < 10**-digits else number(value, digits)
 
 
 def number(value: float, digits: int) -> str:

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 #: Where the page goes without ``--out``: it is no text for a terminal.
 PAGE = "leaderboard.html"
-#: Formats for programs: without ``--table`` they hold everything.
-DATA = ("csv", "json")
 #: So many files that were left out are named.
 MANY = 3
 #: Which cases are shown where the command does not say, ...
@@ -148,7 +146,7 @@ def _text(found: Sequence[Record], options: argparse.Namespace, form: str, say: 
 
     if options.table in ("", "general") and form == "md":
         return render.leaderboard(found, full=options.full) + (f"\n{lost}\n" if lost else "")
-    return formats.write(_with(_sheets(found, options, options.table or ("" if form in DATA else "all"), say), lost), form)
+    return formats.write(_with(_sheets(found, options, say), lost), form)
 
 
 def _with(sheets: Sequence[Sheet], lost: str) -> list[Sheet]:
@@ -156,10 +154,12 @@ def _with(sheets: Sequence[Sheet], lost: str) -> list[Sheet]:
     return [replace(sheet, below=(*sheet.below, lost)) if lost else sheet for sheet in sheets]
 
 
-def _sheets(found: Sequence[Record], options: argparse.Namespace, table: str, say: _Once) -> list[Sheet]:
-    """The sheets of a table; of all, the general leaderboard's included, where none is named."""
+def _sheets(found: Sequence[Record], options: argparse.Namespace, say: _Once) -> list[Sheet]:
+    """The sheets of a table; where none is named, all that can be filled and the general leaderboard's, which a paper needs only
+    where there is no other."""
     from leaderboards import general
 
+    table = options.table
     own = general.sheets(found, headline=options.format == "latex") if table in ("", "general") else []
     if table == "general":
         return own
@@ -167,16 +167,17 @@ def _sheets(found: Sequence[Record], options: argparse.Namespace, table: str, sa
 
     made, lacking = paper.made(found, table or "all", options.against)
     if not made and not own:
-        raise PreflightError(" ".join([f"no record below {', '.join(options.runs)} has a place in --table {table}.", *lacking]))
+        where = f"no record below {', '.join(options.runs)} has a place in --table {table}."
+        raise PreflightError(" ".join([where, *lacking, "What there is: --table general."]))
     say(*lacking)
-    return [*made, *own]
+    return made if made and options.format == "latex" else [*made, *own]
 
 
 def _page(found: Sequence[Record], options: argparse.Namespace, say: _Once, lost: str) -> str:
     from leaderboards import figures, render
     from leaderboards.page import page
 
-    sheets = _with(_sheets(found, options, options.table or "all", say), lost)
+    sheets = _with(_sheets(found, options, say), lost)
     drawn = figures.pngs(found, _cases(found, options, IN_FIGURES, say))
     general = render.leaderboard(found, full=True, pictures=False) + (f"\n{lost}\n" if lost else "")
     return page(sheets, _cases(found, options, IN_PAGE, say), drawn, general, records.without_folders(records.command_line()))

@@ -1,7 +1,8 @@
-"""Methods against each other on the same images: paired tests, ranks, and what cannot be told from the best.
+"""Methods against each other on the same images: paired tests, ranks, and differences from one of them.
 
-The unit is the patient, and a pair is compared on the images for which both have a value. The tests of one metric are one
-family. Pure: the values by image come with the records (`bench.records.Local`).
+The unit is the patient, and a pair is compared on the images for which both have a value (`leaderboards.evidence`). Two families are
+planned for each metric: all pairs, and the comparisons with one method (the best, ``original``), which other methods' differences
+among each other do not enter. Pure: the values by image come with the records (`bench.records.Local`).
 """
 
 from __future__ import annotations
@@ -11,18 +12,14 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import combinations
 
-from bench.records import LOCAL, Local
 from evaluators.ranks import Rank, rank_intervals
-from evaluators.statistics import EXACT, Paired, holm, paired_p, paired_test, patient_means
+from evaluators.statistics import EXACT, Paired, holm, paired_test, patient_means
+from leaderboards.evidence import ALPHA, Evidence, Sample, Three, common, drawn, locals_of, matched, paired
 from leaderboards.tables import Column, Id, Row, Table
 
-#: A difference with a larger corrected p value is no difference.
-ALPHA = 0.05
 #: Resamples behind the intervals of shifts: they are most of what a leaderboard costs.
 N_BOOT = 500
 SEED = 0
-
-Values = Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -30,16 +27,19 @@ class Pair:
     """One test of two methods (row labels); differences are `second` - `first`.
 
     Attributes:
-        p: two-sided Wilcoxon signed-rank; exact where few patients changed (`EXACT`).
+        p: two-sided Wilcoxon signed-rank; exact where few patients changed (`EXACT`). Where there are several seeds, Student's test
+            over seeds if that is larger.
         p_holm: corrected for the number of pairs of its family.
         values: by image, of `first` and `second`; whose images these are.
+        seeds: whether seeds were tested, too.
     """
 
     first: str
     second: str
     p: float
     p_holm: float
-    values: tuple[tuple[float, ...], tuple[float, ...], tuple[str, ...]] = field(repr=False)
+    values: Three = field(repr=False)
+    seeds: bool = False
 
     @property
     def paired(self) -> Paired:
@@ -68,9 +68,15 @@ class Family:
         return next((pair for pair in self.pairs if {pair.first, pair.second} == {one, other}), None)
 
     def apart(self, one: str, other: str) -> bool | None:
-        """Whether two methods differ; None where they were not compared."""
+        """Whether two methods differ, corrected for all pairs; None where they were not compared."""
         found = self.pair(one, other)
         return found.p_holm < ALPHA if found else None
+
+    def against(self, base: str) -> dict[str, float]:
+        """p values of the comparisons with one method, corrected for the number of these alone: other method -> p."""
+        own = [pair for pair in self.pairs if base in (pair.first, pair.second)]
+        others = [pair.second if pair.first == base else pair.first for pair in own]
+        return dict(zip(others, holm([pair.p for pair in own]), strict=True))
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,7 @@ class Comparisons:
         families: by metric.
         blind: metric -> methods that have a value of it but none by image; empty for all of them.
         nameless: methods whose values by image were written without patients.
-        near: column id -> labels of the methods that cannot be told from the best one.
+        drawn: metrics without values by image of which methods have draws: marks rest on those.
         best: column id -> label of the method with the best value in the table; none where the metric is not ranked.
         methods: labels of all rows, in table order.
         original: label of the do-nothing row; empty where there is none.
@@ -90,7 +96,7 @@ class Comparisons:
     families: tuple[Family, ...] = ()
     blind: Mapping[Column, tuple[str, ...]] = field(default_factory=dict)
     nameless: tuple[str, ...] = ()
-    near: Mapping[Id, frozenset[str]] = field(default_factory=dict)
+    drawn: tuple[Column, ...] = ()
     best: Mapping[Id, str] = field(default_factory=dict)
     methods: tuple[str, ...] = ()
     original: str = ""
@@ -98,95 +104,41 @@ class Comparisons:
 
 def compare(table: Table) -> Comparisons:
     """Compare the rows of a table in each of its primary metrics. Doubtful values are left out."""
-    families, blind, nameless, near, best = [], {}, dict[str, None](), {}, dict[Id, str]()
+    families, blind, nameless, best, by_draws = [], {}, dict[str, None](), dict[Id, str](), list[Column]()
+    evidence = Evidence()
     for column in (c for c in table.main if c.primary):
         rows = [row for row in table.rows if column.id in row.cells and not row.cells[column.id].doubt]
-        local = {row.label: _by_image(row, column) for row in rows}
-        nameless |= {label: None for label, found in local.items() if not all(one.patients for one in found)}
-        named = {label: found for label, found in local.items() if found and label not in nameless}
-        if len(named) > 1:
-            family = _family(column, named)
-            families.append(family)
-            leader = _best(column, rows)
-            near[column.id] = _near(family, rows, leader)
-            best |= {column.id: leader} if leader else {}
-        without = tuple(label for label, found in local.items() if not found)
+        found = {row.label: evidence.of((row, column)) for row in rows}
+        known = {label: one for label, one in found.items() if isinstance(one, Sample)}
+        have = {row.label for row in rows if locals_of(row, column)}
+        nameless |= dict.fromkeys(row.label for row in rows if row.label in have and row.label not in known)
+        if len(known) > 1:
+            families.append(_family(column, known))
+            best |= {column.id: _best(column, rows)} if column.sign else {}
+        without = tuple(row.label for row in rows if row.label not in have)
         if without and len(rows) > 1:
             blind[column] = without if len(without) < len(rows) else ()
+        by_draws += [column] if sum(drawn(row, column) is not None for row in rows if row.label not in have) > 1 else []
     original = next((row.label for row in table.rows if row.original), "")
-    return Comparisons(tuple(families), blind, tuple(nameless), near, best, tuple(row.label for row in table.rows), original)
+    labels = tuple(row.label for row in table.rows)
+    return Comparisons(tuple(families), blind, tuple(nameless), tuple(by_draws), best, labels, original)
 
 
-def _by_image(row: Row, column: Column) -> list[Local]:
-    """What lies beside the records of a method, one a seed, where it has values of this metric."""
-    return [local for local in _locals(row, column) if local.values.get(column.key)]
-
-
-def by_image(row: Row, column: Column) -> bool:
-    """Whether there are values by image of any metric, primary or not."""
-    return any(local.of(column.key) for local in _locals(row, column))
-
-
-def _locals(row: Row, column: Column) -> list[Local]:
-    mine = (record.get(LOCAL) for record in row.records if record.get("evaluator") == column.evaluator)
-    return [local for local in mine if isinstance(local, Local)]
-
-
-def apart(own: Mapping[str, tuple[Row, Column]]) -> Mapping[tuple[str, str], bool]:
-    """Which values of a column of a paper table differ, by the test of `compare`; all pairs are one family.
-
-    Args:
-        own: name of a line -> the method and the metric that stand there, which for parts may be another in each line.
-
-    Returns:
-        (one, other) in either order -> whether they do. Pairs without values by image and patients, or doubtful, are left out.
-    """
-    values, patients = {}, dict[str, str]()
-    for name, (row, column) in own.items():
-        found = [local for local in _locals(row, column) if local.of(column.key)]
-        cell = row.cells.get(column.id)
-        if found and all(one.patients for one in found) and not (cell and cell.doubt):
-            values[name] = _over_seeds([one.of(column.key) for one in found])
-            patients |= {image: patient for one in found for image, patient in one.patients.items()}
-    tested = _tests(values, patients)
-    corrected = holm([_p(*pair) for *_, pair in tested])
-    found_apart = {(a, b): p < ALPHA for (a, b, _), p in zip(tested, corrected, strict=True)}
-    return found_apart | {(b, a): differ for (a, b), differ in found_apart.items()}
-
-
-def _family(column: Column, local: Mapping[str, Sequence[Local]]) -> Family:
-    values = {label: _over_seeds([one.values[column.key] for one in found]) for label, found in local.items()}
-    patients = {image: patient for found in local.values() for one in found for image, patient in one.patients.items()}
-    tested = _tests(values, patients)
-    p = [_p(*own) for *_, own in tested]
+def _family(column: Column, known: Mapping[str, Sample]) -> Family:
+    tested = [
+        (one, other, three, test) for one, other in combinations(known, 2)
+        if (three := matched(known[one], known[other])) and (test := paired(known[one], known[other]))
+    ]  # fmt: skip
+    corrected = holm([test.p for *_, test in tested])
     return Family(
         column=column,
-        pairs=tuple(Pair(a, b, one, corrected, own) for (a, b, own), one, corrected in zip(tested, p, holm(p), strict=True)),
-        ranks=_ranks(column, values, patients),
-        pooled=tuple(label for label, found in local.items() if len(found) > 1),
+        pairs=tuple(Pair(a, b, test.p, p, own, test.seeds) for (a, b, own, test), p in zip(tested, corrected, strict=True)),
+        ranks=_ranks(column, known),
+        pooled=tuple(label for label, one in known.items() if len(one.seeds) > 1),
     )
 
 
-_Test = tuple[tuple[float, ...], tuple[float, ...], tuple[str, ...]]
-
-
-def _tests(values: Mapping[str, Values], patients: Mapping[str, str]) -> list[tuple[str, str, _Test]]:
-    """What the test of each pair is of; pairs without an image in common are left out."""
-    tested = []
-    for first, second in combinations(values, 2):
-        images = _common([values[first], values[second]], patients)
-        if images:
-            before, after = (tuple(values[label][image] for image in images) for label in (first, second))
-            tested.append((first, second, (before, after, tuple(patients[i] for i in images))))
-    return tested
-
-
 # The paper's tables, the figures and the general leaderboard of one command compare the same values: remembered.
-
-
-@lru_cache(maxsize=4096)
-def _p(before: tuple[float, ...], after: tuple[float, ...], patients: tuple[str, ...]) -> float:
-    return paired_p(before, after, patients)
 
 
 @lru_cache(maxsize=4096)
@@ -194,33 +146,20 @@ def _tested(before: tuple[float, ...], after: tuple[float, ...], patients: tuple
     return paired_test(before, after, patients, SEED, n_boot, n_permutations=2**EXACT)
 
 
-def _over_seeds(values: Sequence[Values]) -> Values:
-    """Mean over seeds of each image's value; images that a seed lacks are left out, so that every image rests on all seeds."""
-    return {image: sum(one[image] for one in values) / len(values) for image in values[0] if all(image in v for v in values)}
-
-
-def _common(values: Sequence[Values], patients: Mapping[str, str]) -> list[str]:
-    return sorted(set(patients).intersection(*values))
-
-
-def _ranks(column: Column, values: Mapping[str, Values], patients: Mapping[str, str]) -> dict[str, Rank]:
-    images = _common(list(values.values()), patients)
+def _ranks(column: Column, known: Mapping[str, Sample]) -> dict[str, Rank]:
+    images = common(list(known.values()))
     if not column.sign or not images:
         return {}
+    patients = {image: patient for one in known.values() for image, patient in one.patients.items()}
     whose = [patients[image] for image in images]
     ordered = sorted(set(whose))
     means = {
-        label: dict(zip(ordered, patient_means([own[image] for image in images], whose).tolist(), strict=True))
-        for label, own in values.items()
+        label: [dict(zip(ordered, patient_means([own[image] for image in images], whose).tolist(), strict=True)) for own in one.seeds]
+        for label, one in known.items()
     }
     return rank_intervals(means, column.better, SEED)
 
 
 def _best(column: Column, rows: Sequence[Row]) -> str:
-    """The method with the best value; empty where the metric is not ranked."""
-    return min(rows, key=lambda row: row.cells[column.id].value * column.sign).label if column.sign else ""
-
-
-def _near(family: Family, rows: Sequence[Row], best: str) -> frozenset[str]:
-    """Methods whose difference from the best value in the table is no difference."""
-    return frozenset(row.label for row in rows if best and family.apart(best, row.label) is False)
+    """The method with the best value."""
+    return min(rows, key=lambda row: row.cells[column.id].value * column.sign).label

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from leaderboards.cells import FAILED, MARKDOWN, MISSING, heading, markdown, span, texts
-from leaderboards.tables import Cell, Column, Table
+from leaderboards.marks import Ranking
+from leaderboards.tables import Column, Table
+from leaderboards.values import Cell
 
 REAL = "real images"
 
@@ -78,12 +80,12 @@ def doubted(table: Table, evaluator: str) -> tuple[str, ...]:
     return () if "" in reasons else tuple(sorted(reasons))
 
 
-def detail(table: Table, evaluator: str) -> str:
-    """The markdown table; the best value of a column is marked within each part."""
+def detail(table: Table, evaluator: str, ranking: Ranking) -> str:
+    """The markdown table; marks hold within each part."""
     rows = lines(table, evaluator)
     order = list(dict.fromkeys(_headings(table, evaluator).values()))
     n = [span(sorted({n for _, cell in row.cells.values() if cell for n in cell.n})) for row in rows]
-    values = [(name, _column(rows, name)) for name in order]
+    values = [(name, _column(rows, name, ranking)) for name in order]
     grid = [("Part", [r.part for r in rows]), ("Method", [r.method for r in rows]), *values, ("n", n)]
     seeds = [sorted({cell.seeds for _, cell in row.cells.values() if cell}) for row in rows]
     if any(max(some, default=1) > 1 for some in seeds):
@@ -91,12 +93,14 @@ def detail(table: Table, evaluator: str) -> str:
     return markdown(grid, left=2)
 
 
-def _column(rows: Sequence[Line], name: str) -> list[str]:
+def _column(rows: Sequence[Line], name: str, ranking: Ranking) -> list[str]:
     found = [FAILED if row.failed else MISSING for row in rows]
     for part in dict.fromkeys(row.part for row in rows):
         here = [(i, *row.cells[name]) for i, row in enumerate(rows) if row.part == part and name in row.cells]
         for column in dict.fromkeys(column for _, column, _ in here):
             mine = [(i, cell) for i, other, cell in here if other == column]
-            for (i, cell), words in zip(mine, texts([cell for _, cell in mine], column, MARKDOWN), strict=True):
+            given = {} if column.shared else dict(zip((r.label for r in ranking.rows), ranking.of(column).marks, strict=True))
+            marked = [given.get(rows[i].method, "") for i, _ in mine]
+            for (i, cell), words in zip(mine, texts([cell for _, cell in mine], column, MARKDOWN, marked), strict=True):
                 found[i] = words if cell else found[i]
     return found

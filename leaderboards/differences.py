@@ -9,8 +9,9 @@ from string import ascii_letters
 
 from evaluators.ranks import Rank
 from evaluators.statistics import EXACT
-from leaderboards.cells import MISSING, heading, interval, markdown, number
-from leaderboards.compare import ALPHA, Comparisons, Family
+from leaderboards.cells import MISSING, heading, interval, markdown, number, p_value
+from leaderboards.compare import Comparisons, Family
+from leaderboards.evidence import ALPHA
 from leaderboards.subjects import labels
 from leaderboards.tables import Column
 
@@ -114,8 +115,9 @@ def _largest(groups: Iterable[frozenset[str]]) -> list[frozenset[str]]:
 
 
 def _differences(family: Family, methods: Sequence[str], base: str) -> list[str]:
-    """Shift of each method from a base, with interval and corrected p; ``≈`` where it is no difference."""
-    found = []
+    """Shift of each method from a base, with interval and p, corrected for the comparisons with the base; ``≈`` where no difference is
+    shown."""
+    found, corrected = list[str](), family.against(base)
     for label in methods:
         pair = family.pair(base, label) if label != base else None
         if pair is None:
@@ -124,9 +126,10 @@ def _differences(family: Family, methods: Sequence[str], base: str) -> list[str]
         sign, ci, digits = (1 if pair.first == base else -1), pair.paired.shift_ci, family.column.digits
         if ci and sign < 0:
             ci = (-ci[1], -ci[0])
-        p = "p<0.001" if pair.p_holm < 0.001 else f"p={number(pair.p_holm, 3)}"
+        p = p_value(corrected[label], 3)
+        p = f"p{p}" if p.startswith("<") else f"p={p}"
         words = f"{number(sign * pair.paired.shift, digits)} {interval(ci, digits)} {p}"
-        found.append(f"≈ {words}" if pair.p_holm >= ALPHA else words)
+        found.append(f"≈ {words}" if corrected[label] >= ALPHA else words)
     return found
 
 
@@ -143,8 +146,8 @@ def _pair_table(families: Sequence[Family]) -> str:
         ("Shift B - A [95 % CI]", shifts),
         ("Effect", [number(pair.paired.effect, 2) for _, pair in rows]),
         ("Patients", [str(pair.paired.n) for _, pair in rows]),
-        ("p", [_p(pair.p) for _, pair in rows]),
-        ("p (Holm)", [_p(pair.p_holm) for _, pair in rows]),
+        ("p", [p_value(pair.p, 3) for _, pair in rows]),
+        ("p (Holm)", [p_value(pair.p_holm, 3) for _, pair in rows]),
     ]
     return markdown(grid, left=3)
 
@@ -169,10 +172,6 @@ def _ends(rank: Rank) -> str:
     return MISSING if rank.low is None or rank.high is None else f"[{rank.low:g}, {rank.high:g}]"
 
 
-def _p(value: float) -> str:
-    return "<0.001" if value < 0.001 else number(value, 3)
-
-
 def _about(found: Comparisons, long: bool, full: bool) -> list[str]:
     sizes: dict[tuple[str, str], list[Column]] = {}
     for family in found.families:
@@ -182,22 +181,29 @@ def _about(found: Comparisons, long: bool, full: bool) -> list[str]:
     lines = []
     for (n, k), columns in sizes.items():
         which = f": {labels(columns)}" if len(sizes) > 1 else " of each metric" if len(columns) > 1 else ""
-        lines.append(f"Paired Wilcoxon over {n} patients, Holm over {k} comparison{'s' if k != '1' else ''}{which}.")
+        lines.append(f"Paired Wilcoxon over {n} patients, Holm over {k} pair{'s' if k != '1' else ''}{which}.")
     what = "Difference" if long and not full else "Shift"
     effect = " Effect: rank-biserial, from -1 (B lower in every patient that changed) to 1." if full or not long else ""
     guide = f"{_how_to_read(found, full)} " if long else ""
     lines.append(
         f"{guide}Two-sided, Pratt's zeros; exact where at most {EXACT} patients changed. {what}: Hodges-Lehmann pseudo-median of the "
-        f"patients' differences.{effect} Ranks are by the mean over patients of the values by image."
+        f"patients' differences; its interval is not corrected for their number, as p (Holm) is.{effect} Ranks are by the mean over "
+        "patients of the values by image; their intervals resample patients, and seeds where there are several."
     )
     pooled: dict[str, None] = dict.fromkeys(label for family in found.families for label in family.pooled)
     if pooled:
-        lines.append(f"Several seeds are averaged image by image first: {', '.join(pooled)}.")
+        lines.append(
+            f"Several seeds are averaged image by image first ({', '.join(pooled)}), and p is the larger of the paired test's and of "
+            "Student's t over seeds."
+        )
     return [*lines, *left_out(found)]
 
 
 def _how_to_read(found: Comparisons, full: bool) -> str:
-    lines = [f"Two methods differ (Holm p < {ALPHA:g}) where they share no letter; ≈ marks what is no difference."]
+    lines = [
+        f"Two methods differ (p < {ALPHA:g}, Holm over all pairs) where they share no letter. Differences from one method are "
+        f"corrected by Holm over the comparisons with it alone, as ‡ is with the best; ≈: not shown to differ (p ≥ {ALPHA:g})."
+    ]
     lost = [
         f"{one} and {other} ({family.column.label})"
         for family in found.families
@@ -224,6 +230,8 @@ def left_out(found: Comparisons) -> list[str]:
         metrics = [(labels(c for c, some in found.blind.items() if some == who), who) for who in whom]
         told = "; ".join(f"{words} of {', '.join(who)}" if who else words for words, who in metrics)
         lines.append(f"Not compared between methods, for lack of values by image: {told}.")
+    if found.drawn:
+        lines.append(f"Compared with the best alone (marks), by the same resamples of patients: {labels(found.drawn)}.")
     if found.nameless:
         lines.append(
             f"Not compared: {', '.join(found.nameless)}. The values by image do not name their patients: "

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import unknown
 from bench.files import digest, finite
-from leaderboards.cells import MARKDOWN, MISSING, heading, interval, markdown, number, shown_std
+from leaderboards.cells import MARKDOWN, MISSING, heading, interval, markdown, number, p_value, shown_std
 from leaderboards.sheet import BEST, SECOND, TIE, Entry, Head, Line, Sheet
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ MARKS = {BEST: "**{}**", SECOND: "<ins>{}</ins>", TIE: "{} ‡"}
 LEGEND = (
     (BEST, "**Bold**: the best of a column.", "bold: best"),
     (SECOND, "<ins>Underlined</ins>: the second.", "underlined: second"),
-    (TIE, "‡ cannot be told from the best by a paired test.", "‡"),
+    (TIE, "‡ not shown to differ from the best.", "‡"),
 )
 #: A table of more columns is one table for each group of them in markdown.
 WIDE = 6
@@ -123,7 +123,12 @@ def parts(entry: Entry, head: Head) -> tuple[str, str]:
     ci = entry.cell.ci if entry.cell.ci and all(map(math.isfinite, entry.cell.ci)) else None
     known = replace(entry.cell, std=finite(entry.cell.std), ci=ci)
     std = f"± {number(std, head.digits)}" if (std := shown_std(known)) is not None else ""
-    return number(known.value, head.digits), " ".join(filter(None, [std, interval(ci, head.digits) if ci else ""]))
+    return shown(known.value, head), " ".join(filter(None, [std, interval(ci, head.digits) if ci else ""]))
+
+
+def shown(value: float, head: Head) -> str:
+    """A rounded value below its heading."""
+    return p_value(value, head.digits) if head.p else number(value, head.digits)
 
 
 def _plain(entry: Entry) -> float | str:

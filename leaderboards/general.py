@@ -7,14 +7,22 @@ from typing import TYPE_CHECKING
 
 from leaderboards import compare, notes
 from leaderboards.cells import FAILED
+from leaderboards.changes import is_p
 from leaderboards.groups import Record, order
+from leaderboards.marks import Ranking
 from leaderboards.render import title_of
-from leaderboards.sheet import BEST, TIE, Entry, Head, Line, Sheet
+from leaderboards.sheet import Entry, Head, Line, Sheet
 from leaderboards.subjects import HEADLINE, Layout, title
-from leaderboards.tables import Cell, Column, Row, Table, tables
+from leaderboards.tables import Column, Row, Table, tables
+from leaderboards.values import Cell
 
 if TYPE_CHECKING:
     from leaderboards.compare import Comparisons, Family, Pair
+
+
+#: What the shift and the p value of a pair are.
+PAIR_SHIFT = "Hodges-Lehmann pseudo-median, interval (not corrected for the number of pairs), n patients"
+PAIR_P = "paired Wilcoxon over patients, two-sided; of several seeds the larger p of that and of Student's t over seeds"
 
 
 def sheets(records: Iterable[Record], headline: bool = False) -> list[Sheet]:
@@ -33,15 +41,15 @@ def _sheet(table: Table, headline: bool) -> Sheet:
     told = notes.below(layout, HEADLINE) if headline else [
         f"{', '.join(r.methods) + ': ' if r.methods else ''}{r.text}" for r in table.notes
     ]  # fmt: skip
-    own = [column for column in columns if not column.shared]
+    ranking = Ranking(table.rows)
     return Sheet(
         key="general",
         title=title_of(table),
         context={**table.context, **({"variants": "; ".join(table.variants)} if table.variants else {})},
         heads=tuple(_head(column) for column in columns),
-        lines=(*_real(table, columns), *(_line(row, columns, found, own) for row in table.rows)),
+        lines=(*_real(table, columns), *(_line(i, table.rows[i], columns, ranking) for i in range(len(table.rows)))),
         above=tuple(notes.cautions(table)),
-        below=tuple(told),
+        below=(*ranking.meanings(columns), *ranking.grounds(columns), *([line] if (line := notes.floor(table)) else []), *told),
         behind=(_pairs(table, found), _ranks(table, found)) if found.families and not headline else (),
     )
 
@@ -49,17 +57,15 @@ def _sheet(table: Table, headline: bool) -> Sheet:
 def _head(column: Column) -> Head:
     part = f" · {column.part}" if column.part else ""
     key = f"{column.evaluator}/{column.key}"
-    return Head(column.label, f"{title(column.evaluator)}{part}", column.better, column.unit, column.digits, key)
+    return Head(column.label, f"{title(column.evaluator)}{part}", column.better, column.unit, column.digits, key, p=is_p(column))
 
 
-def _line(row: Row, columns: list[Column], found: Comparisons, own: list[Column]) -> Line:
+def _line(index: int, row: Row, columns: list[Column], ranking: Ranking) -> Line:
     entries = []
     for column in columns:
         cell = row.cells.get(column.id)
-        lost = column in own and cell is None and bool(row.failed & {column.evaluator, ""})
-        leads = found.best.get(column.id) == row.label
-        mark = BEST if leads else TIE if row.label in found.near.get(column.id, ()) else ""
-        entries.append(Entry(cell, FAILED if lost else "", mark))
+        lost = not column.shared and cell is None and bool(row.failed & {column.evaluator, ""})
+        entries.append(Entry(cell, FAILED if lost else "", "" if column.shared else ranking.of(column).marks[index]))
     return Line(row.label, tuple(entries), original=row.original, notes=row.problems, who=row.who)
 
 
@@ -78,10 +84,10 @@ def _pairs(table: Table, found: Comparisons) -> Sheet:
     """Lines are pairs ``B - A``, by metric."""
     heads = tuple(
         head for family in found.families for c in [family.column] for key in [f"{c.evaluator}/{c.key}"] for head in (
-            Head("Shift B - A", c.label, "", c.unit, c.digits, f"{key}.shift", "Hodges-Lehmann pseudo-median, interval, n patients"),
+            Head("Shift B - A", c.label, "", c.unit, c.digits, f"{key}.shift", PAIR_SHIFT),
             Head("Effect", c.label, "", "", 2, f"{key}.effect", "rank-biserial correlation"),
-            Head("p", c.label, "", "", 3, f"{key}.p", "paired Wilcoxon over patients, two-sided"),
-            Head("p (Holm)", c.label, "", "", 3, f"{key}.p_holm", "over all pairs of this metric"),
+            Head("p", c.label, "", "", 3, f"{key}.p", PAIR_P, p=True),
+            Head("p (Holm)", c.label, "", "", 3, f"{key}.p_holm", "over all pairs of this metric", p=True),
         )
     )  # fmt: skip
     names = [(a, b) for k, a in enumerate(found.methods) for b in found.methods[k + 1 :]]

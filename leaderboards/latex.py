@@ -21,8 +21,8 @@ PACKAGES = {"adjustbox": "\\begin{adjustbox}", "longtable": "\\begin{longtable}"
 LONG = 40
 #: Notes that readers of the table need, by their beginning; the others become comments.
 READ = (
-    "Marks, by column", "Ties of ", "Marked by", "No method is better", "± is ", "[low, high] is", "n: ", "†", "‡", "**Bold**",
-    "<ins>", "Marks hold", "All methods: ", "`original` is", "Undecidable: ",
+    "Marks, by column", "Ties of ", "Marked by", "No method is shown", "± is ", "[low, high] is", "n: ", "Floor: ", "†", "‡",
+    "**Bold**", "<ins>", "Marks hold", "All methods: ", "`original` is", "Undecidable: ",
 )
 CAUTIONS = (": favours ", "n differs between rows")
 FOOTNOTE = re.compile(r"\[\d+\] ")

@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from leaderboards.cells import MARKDOWN, span, texts
+from leaderboards.cells import MARKDOWN, number, span, texts
 from leaderboards.subjects import HEADLINE, THROUGHOUT, Layout, Place, labels, subject
-from leaderboards.tables import Cell, Column, Remark, Row, Table
+from leaderboards.tables import Column, Remark, Row, Table
+from leaderboards.values import Cell
 
 #: So many values of one method are told one by one, ...
 MANY = 3
 #: ... and so many metrics are "the others".
 OTHERS = 3
+#: The end of the keys of distances between real images.
+FLOOR = "_floor"
 #: A number that is no part of a name (``mAP50``).
 NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?!\w)")
 
@@ -183,9 +186,23 @@ def spreads(layout: Layout, where: Place) -> list[str]:
     return lines
 
 
+def floor(table: Table) -> str:
+    """What distances between sets of real clear images are, where the records have it; empty where they do not."""
+    told: dict[str, list[str]] = {}
+    frechet = False
+    for column in (c for c in table.columns if c.evaluator == "fidelity" and c.key.endswith(FLOOR) and c.shared):
+        for one in table.real.get(column.id, ()):
+            whose = f" ({', '.join(one.methods)})" if one.methods else ""
+            told.setdefault(span(one.cell.n), []).append(f"{column.label} {number(one.cell.value, column.digits)}{whose}")
+            frechet |= column.key.startswith("f")
+    words = "; ".join(f"{', '.join(values)} at n = {n} a side" for n, values in told.items())
+    biased = ". Frechet distances are biased upwards at small n: what compares is their mean at that n (`--full`)"
+    return f"Floor: real clear images against others: {words}{biased if frechet else ''}." if told else ""
+
+
 def brackets_are(seeds: bool) -> str:
     """What an interval is; `seeds`: whether any value rests on several."""
-    more = "; of several seeds the mean of theirs" if seeds else ""
+    more = "; of several seeds the wider of the mean of theirs and of Student's over seeds" if seeds else ""
     return f"[low, high] is the 95 % confidence interval over patients, for a single seed{more}."
 
 

@@ -28,11 +28,16 @@ from leaderboards.cells import (
     texts,
 )
 from leaderboards.groups import Record, digest_of, order, outdone, undecidable
+from leaderboards.marks import Ranking, meaning
+from leaderboards.sheet import BEST, TIE
 from leaderboards.subjects import HEADLINE, Layout, Place, title
-from leaderboards.tables import Column, Row, Table, tables
+from leaderboards.tables import Column, Table, tables
 
 #: Characters in a line of a heading where the terminal is narrow: the first of these that gives the fewest tables.
 NARROW_HEADINGS = (14, 12, 10, 8)
+
+#: What marks in a terminal mean.
+PLAIN = ((BEST, "*: best"), (TIE, "~: not shown to differ from the best"))
 
 #: Of more methods than this, original included, tables of parts are left out, ...
 FEW = 4
@@ -74,26 +79,27 @@ def _gallery(found: Sequence[Table]) -> list[str]:
 
 
 def short(records: Iterable[Record], width: int = 100) -> str:
-    """The primary metrics for a terminal of `width` columns; ``*`` marks the best of a column, ``(...)`` what must not be
-    relied upon."""
+    """The primary metrics for a terminal of `width` columns; ``*`` marks the best of a column, ``~`` what is not shown to differ from
+    it, ``(...)`` what must not be relied upon."""
     parts = []
     for table in tables(records):
         layout = Layout(table)
         columns = [column for column in table.main if column.primary]
-        below = [*notes.problems(table), *notes.doubts(layout, HEADLINE, "(...)")]
+        ranking = Ranking(table.rows)
+        below = [*notes.problems(table), *meaning((ranking.of(c) for c in columns), PLAIN), *notes.doubts(layout, HEADLINE, "(...)")]
         below += notes.lacking(layout, HEADLINE) if any(c.primary for c in layout.headline) else []
         wrapped = [textwrap.fill(line, width, subsequent_indent="  ") for line in below]
-        parts.append("\n".join([textwrap.fill(title_of(table), width), "", *_fitted(table, columns, width), *wrapped]))
+        parts.append("\n".join([textwrap.fill(title_of(table), width), "", *_fitted(table, columns, width, ranking), *wrapped]))
     return "\n\n".join(parts) + "\n" if parts else "No records yet.\n"
 
 
-def _fitted(table: Table, columns: Sequence[Column], width: int) -> list[str]:
+def _fitted(table: Table, columns: Sequence[Column], width: int, ranking: Ranking) -> list[str]:
     """The table for a terminal: with intervals if they fit; else values alone, with headings on several lines; else in several
     tables, too."""
-    grid = _grid(table, columns, TERMINAL)
+    grid = _grid(table, columns, TERMINAL, ranking)
     pieces: list[Grid] = [grid]
     if _width(grid) > width:
-        bare = _grid(table, columns, BARE)
+        bare = _grid(table, columns, BARE, ranking)
         attempts = ([(_lines(head, size), column) for head, column in bare] for size in NARROW_HEADINGS)
         pieces = min((_pieces(grid, width) for grid in attempts), key=len)
     return "\n\n".join(aligned(piece, "simple") for piece in pieces).splitlines()
@@ -122,31 +128,32 @@ def _width(grid: Grid) -> int:
 
 def _section(table: Table, full: bool) -> str:
     layout = Layout(table)
-    found = compare.compare(table)
+    found, ranking = compare.compare(table), Ranking(table.rows)
     columns = [column for column in layout.headline if table.filled(column)]
+    shown = [column for column in table.columns if not column.part or full or len(table.rows) <= FEW]
     below = [
         *notes.problems(table), *notes.cautions(table),
-        *(["‡ not distinguishable from the best (Holm p ≥ 0.05, see Comparisons)."] if any(found.near.values()) else []),
+        *ranking.meanings(shown), *ranking.grounds(columns), *([floor] if (floor := notes.floor(table)) else []),
         *notes.below(layout, HEADLINE), *([] if found.families else differences.left_out(found)), *about.table_lines(table),
     ]  # fmt: skip
-    parts = [f"## {title_of(table)}", markdown([*_grid(table, columns, MARKDOWN, found), *_costs(table)]), _bullets(below)]
+    parts = [f"## {title_of(table)}", markdown([*_grid(table, columns, MARKDOWN, ranking), *_costs(table)]), _bullets(below)]
     parts.append(differences.section(found, full))
     for evaluator in dict.fromkeys(column.evaluator for column in table.columns):
-        parts += _evaluator(layout, evaluator, found, full)
+        parts += _evaluator(layout, evaluator, ranking, full)
     return "\n\n".join(part for part in parts if part)
 
 
-def _evaluator(layout: Layout, evaluator: str, found: compare.Comparisons, full: bool) -> list[str]:
+def _evaluator(layout: Layout, evaluator: str, ranking: Ranking, full: bool) -> list[str]:
     """What it is, its own table, its parts; its own table is left out where the headline shows it all."""
     table = layout.table
     mine = [column for column in table.main if column.evaluator == evaluator]
-    own = "" if set(mine) <= set(layout.headline) else markdown(_grid(table, mine, MARKDOWN, found, own=True))
-    below = notes.below(layout, Place(evaluator))
+    own = "" if set(mine) <= set(layout.headline) else markdown(_grid(table, mine, MARKDOWN, ranking, own=True))
+    below = [*(ranking.grounds(c for c in mine if c not in layout.headline) if own else []), *notes.below(layout, Place(evaluator))]
     by_part = ""
     if evaluator not in details.evaluators(table):
         below += notes.below(layout, Place(evaluator, parts=True))
     elif full or len(table.rows) <= FEW or details.doubted(table, evaluator):
-        by_part = _parts(layout, evaluator)
+        by_part = _parts(layout, evaluator, ranking)
     else:
         named = list(dict.fromkeys(line.part for line in details.lines(table, evaluator)))
         below.append(f"By part, with `--full`: {'; '.join(named)}.")
@@ -154,14 +161,15 @@ def _evaluator(layout: Layout, evaluator: str, found: compare.Comparisons, full:
     return [*([f"### {title(evaluator)}", *parts] if parts else []), by_part]
 
 
-def _parts(layout: Layout, evaluator: str) -> str:
+def _parts(layout: Layout, evaluator: str, ranking: Ranking) -> str:
     """The table of an evaluator's parts, long ones folded; why there is none where no value may be relied upon."""
     table = layout.table
     heading = f"### {title(evaluator)} by part"
     if reasons := details.doubted(table, evaluator):
         return f"{heading}\n\nEvery value is in doubt, so none is shown (the records have them): {'; '.join(reasons)}."
-    below = _bullets(notes.below(layout, Place(evaluator, parts=True)))
-    text = "\n\n".join(filter(None, [details.detail(table, evaluator), below]))
+    mine = [c for c in table.columns if c.part and c.evaluator == evaluator]
+    below = _bullets([*ranking.grounds(mine), *notes.below(layout, Place(evaluator, parts=True))])
+    text = "\n\n".join(filter(None, [details.detail(table, evaluator, ranking), below]))
     rows = len(details.lines(table, evaluator))
     return f"{heading}\n\n{text if rows <= LONG else differences.folded(f'{rows} rows', text)}"
 
@@ -188,14 +196,14 @@ def title_of(table: Table) -> str:
 
 
 def _grid(
-    table: Table, columns: Sequence[Column], style: Style, found: compare.Comparisons | None = None, own: bool = False
+    table: Table, columns: Sequence[Column], style: Style, ranking: Ranking, own: bool = False
 ) -> list[tuple[str, Sequence[str]]]:
     """The texts of a table: methods, metrics, n (of these metrics alone with `own`), seeds."""
     marks = notes.marks(table)
     n = [notes.count(row, columns) if own else row.n for row in table.rows]
     return [
         ("Method", [f"{row.label} [{mark}]" if mark else row.label for row, mark in zip(table.rows, marks, strict=True)]),
-        *((heading(column), _column(table.rows, column, style, found)) for column in columns),
+        *((heading(column), _column(ranking, column, style)) for column in columns),
         ("n", [span(some) for some in n]),
         ("Seeds", [span(notes.seeds(row, columns)) for row in table.rows]),
     ]
@@ -209,9 +217,9 @@ def _costs(table: Table) -> Grid:
     ]
 
 
-def _column(rows: Sequence[Row], column: Column, style: Style, found: compare.Comparisons | None) -> list[str]:
+def _column(ranking: Ranking, column: Column, style: Style) -> list[str]:
+    rows = ranking.rows
     cells = [row.cells.get(column.id) for row in rows]
-    alike = found.near.get(column.id, frozenset()) if found else frozenset()
-    words = texts(cells, column, style, [i for i, row in enumerate(rows) if row.label in alike])
+    words = texts(cells, column, style, ranking.of(column).marks)
     failed = [cell is None and bool(row.failed & {column.evaluator, ""}) for row, cell in zip(rows, cells, strict=True)]
     return [FAILED if lost else word for word, lost in zip(words, failed, strict=True)]

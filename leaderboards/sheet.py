@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from leaderboards.tables import Cell
+from leaderboards.values import Cell
 
-#: Marks of an entry. A tie is a value that a paired test cannot tell from the best one (then the best is marked ``best`` still).
+#: Marks of an entry (`leaderboards.marks`). A tie is a value not shown to differ from the best one, which is marked ``best`` still.
 BEST, SECOND, TIE = "best", "second", "tie"
 
 
@@ -27,6 +27,7 @@ class Head:
         digits: decimals to show.
         key: stable name, unique within a sheet, for machine-readable formats: ``rsna.segmentation.iou``.
         detail: one sentence that says what the number is.
+        p: whether it is a p value: what would be rounded to zero is shown as less than the last digit.
     """
 
     label: str
@@ -36,6 +37,7 @@ class Head:
     digits: int = 2
     key: str = ""
     detail: str = ""
+    p: bool = False
 
     @property
     def sign(self) -> int:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from leaderboards import budgets
+from leaderboards import budgets, changes
 from leaderboards.groups import (
     ORIGINAL,
     TEST_FIELDS,
@@ -23,6 +22,7 @@ from leaderboards.groups import (
     split,
     text,
 )
+from leaderboards.values import Cell, cell, distinct
 
 #: Order of evaluators; others follow by name.
 EVALUATORS = ("faithfulness", "fidelity", "segmentation", "classification", "detection")
@@ -54,20 +54,6 @@ class Column:
     def sign(self) -> int:
         """Factor that makes smaller better: 1, -1, or 0 where the metric is not ranked."""
         return {"lower": 1, "higher": -1}.get(self.better, 0)
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One value. `std_over` says what `std` is over, seeds as soon as any method of the column has several; `ci` is over patients, of
-    several seeds the mean of theirs; `n` are images; `doubt` says why the value must not be relied upon; `seeds` are behind it."""
-
-    value: float
-    std: float | None = None
-    std_over: str = ""
-    ci: tuple[float, float] | None = None
-    n: tuple[int, ...] = ()
-    doubt: str = ""
-    seeds: int = 1
 
 
 @dataclass(frozen=True)
@@ -191,7 +177,7 @@ def _table(group: tuple[str, ...], variants: list[str], records: Sequence[Record
         columns=columns,
         rows=tuple(sorted(rows, key=lambda row: _rank(row, lead))),
         real={column.id: found for column in columns if column.shared and (found := _real(members, column))},
-        notes=_remarks(columns, members, lambda score: (score.get("note") or "").split("; ")),
+        notes=(*_remarks(columns, members, lambda score: (score.get("note") or "").split("; ")), *_untested(rows, members, own)),
         doubts=(*_odd(rows, own, odd), *_remarks(columns, members, lambda score: [" ".join((score.get("doubt") or "").split())])),
         priors=tuple(priors[key] for key in sorted(priors)),
         split_by=next((by for r in records if (by := text(r.get("split_by"))) not in ("", "patient")), ""),
@@ -205,6 +191,16 @@ def _odd(rows: Sequence[Row], own: Sequence[Column], odd: Mapping[Identity, str]
     """Rows that were trained in another way than the others."""
     mine = sorted((row.label, odd[row.who], tuple(c for c in own if c.id in row.cells)) for row in rows if row.who in odd)
     return tuple(Remark(words, columns, (name,)) for name, words, columns in mine if columns)
+
+
+def _untested(rows: Sequence[Row], members: Members, own: Sequence[Column]) -> list[Remark]:
+    """Results of tests that several seeds have, and their mean cannot be: see `leaderboards.changes`."""
+    found: dict[tuple[Column, ...], list[str]] = defaultdict(list)
+    for row in rows:
+        lost = tuple(c for c in own if changes.result(c) and c.id not in row.cells and _scores(members[row.who], c))
+        if lost:
+            found[lost].append(row.label)
+    return [Remark(changes.WHY, columns, tuple(sorted(names))) for columns, names in found.items()]
 
 
 def _columns(records: Sequence[Record]) -> tuple[Column, ...]:
@@ -236,17 +232,16 @@ def _score(record: Record, column: Column) -> Mapping[str, Any]:
 
 
 def _row(name: str, records: Sequence[Record], columns: Sequence[Column], over_seeds: set[Id], odd: str) -> Row:
-    cells = {}
-    for column in columns:
-        scores = _scores(records, column)
-        if scores:
-            cells[column.id] = _cell(list(scores.values()), column.id in over_seeds, odd)
+    scores = {column: list(some.values()) for column in columns if (some := _scores(records, column))}
+    anew = changes.made_anew({c: some for c, some in scores.items() if len(some) > 1 and changes.result(c)}, records)
+    cells = {c.id: cell(some, c.id in over_seeds, odd) for c, some in scores.items() if c not in anew}
+    cells |= {c.id: replace(found, doubt="; ".join(filter(None, [odd, found.doubt]))) for c, found in anew.items() if found}
     scored = tuple(r for r in records if r.get("status") == "ok")
     ok = {text(r.get("evaluator")) for r in scored}
     failed = {text(r.get("evaluator")) for r in records if r.get("status") == "failed"}
     main = [c for c in columns if not c.part]
     everything, headline = (
-        _distinct(cells[c.id].n for c in some if c.id in cells) for some in (main, [c for c in main if c.primary])
+        distinct(cells[c.id].n for c in some if c.id in cells) for some in (main, [c for c in main if c.primary])
     )
     return Row(
         label=name,
@@ -265,28 +260,6 @@ def _row(name: str, records: Sequence[Record], columns: Sequence[Column], over_s
     )
 
 
-def _distinct(numbers: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
-    return tuple(sorted({n for some in numbers for n in some}))
-
-
-def _cell(scores: Sequence[Mapping[str, Any]], over_seeds: bool, odd: str = "") -> Cell:
-    """One score as it is, or the mean of several seeds with the mean of their intervals: seeds do not stand for other patients. A
-    column with seeds shows no other standard deviation.
-
-    One doubtful seed makes the mean doubtful, and so does an `odd` training."""
-    n = _distinct((score["n"],) for score in scores if score.get("n") is not None)
-    doubt = "; ".join([*([odd] if odd else []), *sorted({score["doubt"] for score in scores if score.get("doubt")})])
-    cis = [(float(score["ci"][0]), float(score["ci"][1])) for score in scores if score.get("ci")]
-    ci = (statistics.fmean(c[0] for c in cis), statistics.fmean(c[1] for c in cis)) if len(cis) == len(scores) else None
-    if len(scores) > 1:
-        values = [float(score["value"]) for score in scores]
-        return Cell(statistics.fmean(values), statistics.stdev(values), "seeds", ci, n, doubt, len(scores))
-    score = scores[0]
-    if over_seeds or score.get("std") is None:
-        return Cell(float(score["value"]), ci=ci, n=n, doubt=doubt)
-    return Cell(float(score["value"]), float(score["std"]), score.get("std_over", ""), ci, n, doubt)
-
-
 def _real(members: Members, column: Column) -> tuple[Real, ...]:
     """The values of a shared metric: one, a mean over seeds where it follows the seed, or one for each group of methods.
 
@@ -302,12 +275,13 @@ def _real(members: Members, column: Column) -> tuple[Real, ...]:
     if all(len(found) == 1 for found in each.values()):
         once = {value: score for found in reversed(each.values()) for value, score in found.items()}
         found = list(once.values()) if len(once) == 1 else [score for seed in each.values() for score in seed.values()]
-        return (Real(_cell(found, over_seeds=False)),) if found else ()
+        # Of real images a test is the same for all seeds, but for the signs it flips at random.
+        return (Real(cell(found[:1] if changes.result(column) else found, over_seeds=False)),) if found else ()
     alike: dict[tuple[float, ...], list[str]] = defaultdict(list)
     for method, scores in by_method.items():
         alike[tuple(sorted({value for value, _ in scores.values()}))].append(method)
     return tuple(
-        Real(_cell([score for _, score in by_method[some[0]].values()], over_seeds=False), tuple(some))
+        Real(cell([score for _, score in by_method[some[0]].values()][: 1 if changes.result(column) else None], False), tuple(some))
         for some in alike.values()
     )
 
@@ -329,13 +303,13 @@ def _cost(records: Sequence[Record], name: str) -> Any:
 
 
 def _sure(row: Row, column: Column | None) -> Cell | None:
-    cell = row.cells.get(column.id) if column else None
-    return cell if cell and not cell.doubt else None
+    found = row.cells.get(column.id) if column else None
+    return found if found and not found.doubt else None
 
 
 def _rank(row: Row, lead: Column | None) -> tuple[bool, bool, float, str]:
-    cell = _sure(row, lead)
-    return not row.original, cell is None, cell.value * lead.sign if cell and lead else 0.0, row.label
+    sure = _sure(row, lead)
+    return not row.original, sure is None, sure.value * lead.sign if sure and lead else 0.0, row.label
 
 
 def _remarks(

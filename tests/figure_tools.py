@@ -57,7 +57,12 @@ def case_set(methods: Sequence[str] = NAMES, cases: int = 3, side: int = 32, **c
 IMAGES = {"a1": ("a", 2, 0), "a2": ("a", 4, 2), "b": ("b", 1, 1), "c": ("c", 2, 0), "d": ("d", 0, 1)}
 #: Ranks of the changes -2 0 -2 1 with the zero's: 3.5, 1, 3.5, 2. Of the 8 signs 4 give a sum of at least 5.
 EFFECT, P = -5 / 9, 4 / 8
-METRICS = [metric("count_change", "Change", "lower", 2, primary=True), metric("count_after", "After", "lower", 2)]
+METRICS = [
+    metric("count_change", "Change", "lower", 2, primary=True), metric("count_after", "After", "lower", 2),
+    metric("count_before", "Before", "none", 2, shared=True), metric("count_p", "p (Wilcoxon)", "none", 4),
+    metric("opacity_zeros", "Pairs without change", "none", 0, part="YOLO"), metric("map50", "mAP50", "none", shared=True),
+    metric("opacity_effect", "Effect", "none", part="YOLO"), metric("psnr_blur_after", "After", "none", part="blur"),
+]  # fmt: skip
 Change = dict[str, Any]
 
 
@@ -77,7 +82,10 @@ def detection(root: Path, method: str, doubt: str = "", p: float = P, rows: Any 
         "opacity_effect": score(EFFECT, n=4, ci=[-1.0, 0.5]), "map50": score(0.61, n=9), "psnr_blur_after": score(1.25, n=5),
     }  # fmt: skip
     made = record(method, "detection", metrics=METRICS, scores=scores, per_image=path.name, image_size=32, direction="a2b")
-    return {**made, LOCAL: Local(folder, {}, {}, str(root)), **changes}
+    each = {name: {i: float(v[k]) for i, v in (rows or IMAGES).items()} for k, name in ((1, "before"), (2, "after"))}
+    more = {f"{part}_{side}": values for part in ("count", "opacity") for side, values in each.items()}
+    patients = {image: values[0] for image, values in (rows or IMAGES).items()}
+    return {**made, LOCAL: Local(folder, {}, patients, str(root), more), **changes}
 
 
 def drawn(records: Sequence[dict[str, Any]]) -> Figure:

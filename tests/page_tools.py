@@ -13,7 +13,7 @@ from PIL import Image
 
 from leaderboards.cases import Case, CaseSet, Result
 from leaderboards.sheet import BEST, SECOND, TIE, Entry, Head, Line, Sheet
-from leaderboards.tables import Cell
+from leaderboards.values import Cell
 
 HOSTILE = '</script><script>document.title="stolen"</script><img src=x onerror="document.title=1">"\'&amp; $source ${x}'
 LONG = "a_method_with_a_very_long_name_" * 6

@@ -22,8 +22,11 @@ from leaderboards import compare as compare_module
 from leaderboards import general
 from leaderboards.compare import Comparisons, Family, Pair, compare
 from leaderboards.differences import letters
+from leaderboards.marks import Ranking
 from leaderboards.render import leaderboard, short
-from leaderboards.tables import Cell, Column, tables
+from leaderboards.sheet import BEST, TIE
+from leaderboards.tables import Column, tables
+from leaderboards.values import Cell
 
 ERROR = metric("error", "Error", "lower", 2, primary=True)
 #: Two images a patient, and a patient with one.
@@ -55,6 +58,13 @@ def noisy(seed: int, shift: float = 0.0, spread: float = 0.1) -> dict[str, float
 def compared(rows: list[dict[str, Any]]) -> Comparisons:
     (table,) = tables(rows)
     return compare(table)
+
+
+def marked(rows: list[dict[str, Any]]) -> dict[str, str]:
+    """Method -> mark of the error."""
+    (table,) = tables(rows)
+    column = next(c for c in table.columns if c.key == "error")
+    return dict(zip((row.label for row in table.rows), Ranking(table.rows).of(column).marks, strict=True))
 
 
 def by_patient(values: Mapping[str, float]) -> np.ndarray:
@@ -96,14 +106,14 @@ def test_holm_over_the_pairs_of_a_metric() -> None:
 
 
 def test_what_cannot_be_told_from_the_best_is_marked() -> None:
-    found = compared(ROWS)
     best, second = sorted("ab", key=lambda m: np.mean(list(next(r for r in ROWS if r["method"] == m)[LOCAL].values["error"].values())))
-    assert found.near == {("quality", "error"): frozenset(second)}
+    assert marked(ROWS) == {best: BEST, second: TIE, "c": "", "original": ""}, "a tie is no second"
     text = leaderboard(ROWS)
     cells = {line.split("|")[1].strip(): line.split("|")[2].strip() for line in text.splitlines() if line.startswith("|")}
     assert cells[best].startswith("**") and cells[second].endswith(" ‡")
     assert "‡" not in cells["c"] + cells["original"]
-    assert "- ‡ not distinguishable from the best (Holm p ≥ 0.05, see Comparisons)." in text
+    assert "- Marks, by column: bold: best; ‡: not shown to differ from the best.\n" in text
+    assert "- Ties of Error: paired Wilcoxon over patients; Holm over the comparisons with the best, p ≥ 0.05.\n" in text
     clear = [scored("original", noisy(0)), scored("a", noisy(1, -0.5))]
     assert "‡" not in leaderboard(clear)
 
@@ -115,7 +125,7 @@ def test_five_patients_prove_nothing() -> None:
     rows = [scored("original", dict.fromkeys(images, 1.0), whose), scored("a", {i: 0.5 - k / 9 for k, i in enumerate(images)}, whose)]
     (pair,) = compared(rows).families[0].pairs
     assert pair.paired.p < 0.05 and pair.p == 0.0625 and pair.p_holm == 0.0625
-    assert compared(rows).near[("quality", "error")] == {"original"}
+    assert marked(rows) == {"original": TIE, "a": BEST}
 
 
 def test_nothing_changed() -> None:
@@ -135,7 +145,10 @@ def test_seeds_are_averaged_before_the_test() -> None:
     (family,) = compared(rows).families
     (pair,) = family.pairs
     assert pair.paired.shift == pytest.approx(-0.5) and pair.paired.n == 20 and family.pooled == ("a",)
-    assert "- Several seeds are averaged image by image first: a." in leaderboard(rows)
+    told = (
+        "Several seeds are averaged image by image first (a), and p is the larger of the paired test's and of Student's t over seeds."
+    )
+    assert f"- {told}" in leaderboard(rows)
     low.pop(IMAGES[0])  # one of two images of a patient, of one seed
     low.pop(IMAGES[38])  # the only image of a patient
     (pair,) = compared([rows[0], scored("a", low, seed=0), rows[2]]).families[0].pairs
@@ -160,7 +173,7 @@ def test_ranks() -> None:
     upwards = compared([{**r, "metrics": [up]} for r in [*ROWS, scored("d", noisy(4, -3.0))]]).families[0].ranks
     assert upwards["original"].rank == 1.0 and upwards["d"].rank == 5.0
     unranked = compared([{**r, "metrics": [{**ERROR, "better": "none"}]} for r in ROWS])
-    assert not unranked.families[0].ranks and len(unranked.families[0].pairs) == 6 and not unranked.near[("quality", "error")]
+    assert not unranked.families[0].ranks and len(unranked.families[0].pairs) == 6
 
 
 def test_the_section() -> None:
@@ -171,8 +184,8 @@ def test_the_section() -> None:
     assert re.fullmatch(r"-0\.\d\d \[-0\.\d\d, -0\.\d\d\]", rows[1][3])
     assert rows[2] == ["Metric", "Method", "Rank [95 % CI]", "P(first)", "Patients"]
     assert rows[3] == ["Error ↓", "a", "1 [1, 1]", "1.00", "20"]
-    assert "- Paired Wilcoxon over 20 patients, Holm over 1 comparison.\n" in text
-    assert "Holm over 6 comparisons.\n" in leaderboard(ROWS)
+    assert "- Paired Wilcoxon over 20 patients, Holm over 1 pair.\n" in text
+    assert "Holm over 6 pairs.\n" in leaderboard(ROWS)
     assert "<details>" not in text
 
 
@@ -197,6 +210,10 @@ def test_many_pairs_are_told_by_letters_and_differences() -> None:
     assert 0 < alike < len(family.pairs), "the example has both"
     for label, *cells in steps[1:]:
         for base, cell in zip(("original", "m6"), cells, strict=True):
+            own = [pair for pair in family.pairs if base in (pair.first, pair.second)]
+            ordered = sorted(own, key=lambda pair: pair.p)
+            stepped = [min(1.0, (len(own) - k) * pair.p) for k, pair in enumerate(ordered)]
+            corrected = {id(pair): max(stepped[: k + 1]) for k, pair in enumerate(ordered)}
             found = family.pair(base, label) if base != label else None
             if found is None:
                 assert cell == "\u2013"
@@ -205,8 +222,9 @@ def test_many_pairs_are_told_by_letters_and_differences() -> None:
             shown = re.fullmatch(r"(≈ )?(-?\d\.\d\d) \[(-?\d\.\d\d), (-?\d\.\d\d)\] p([=<])(\d\.\d{3})", cell)
             assert shown and float(shown[2]) == pytest.approx(sign * found.paired.shift, abs=0.005)
             assert float(shown[3]) <= float(shown[2]) <= float(shown[4]), "the interval is turned with the sign"
-            assert bool(shown[1]) == (found.p_holm >= 0.05)
-            assert float(shown[6]) == (0.001 if shown[5] == "<" else pytest.approx(found.p_holm, abs=0.0005))
+            p = corrected[id(found)]
+            assert bool(shown[1]) == (p >= 0.05), "Holm over the six comparisons with this base, not over all pairs"
+            assert float(shown[6]) == (0.001 if shown[5] == "<" else pytest.approx(p, abs=0.0005))
     assert "Effect" not in text and "Every pair with its effect: `--full`" in text
 
 
@@ -264,7 +282,7 @@ def test_pairs_and_ranks_for_programs() -> None:
     assert all(cell and cell.value == family.ranks[label].rank for label, (entry, _) in shown.items() for cell in [entry.cell])
     marks = {line.label: line.entries[0].mark for line in sheet.lines}
     assert marks["m6"] == "best" and marks["original"] == ""
-    assert {label for label, mark in marks.items() if mark == "tie"} == compared(MANY).near[("quality", "error")]
+    assert marks == marked(MANY) and TIE in marks.values()
 
 
 def test_general_sheets_hold_every_metric_part_and_failure() -> None:

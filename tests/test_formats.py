@@ -20,7 +20,7 @@ from bench.errors import UsageError
 from bench.parser import build_parser
 from leaderboards import formats, latex
 from leaderboards.sheet import BEST, SECOND, TIE, Entry, Head, Line, Sheet
-from leaderboards.tables import Cell
+from leaderboards.values import Cell
 
 HEADS = (
     Head("KD", "", "lower", "", 2, "fidelity/kd"),
@@ -74,7 +74,7 @@ dataset rsna · data 0b37
 - n = 38 images.
 - **Bold**: the best of a column.
 - <ins>Underlined</ins>: the second.
-- ‡ cannot be told from the best by a paired test.
+- ‡ not shown to differ from the best.
 - †, not to be relied upon and not ranked: a blind segmenter.
 
 <details><summary>By &lt;segmenter&gt;</summary>
@@ -98,7 +98,7 @@ def test_a_sheet_that_explains_its_marks_is_not_explained_again() -> None:
     told = ("Marks, by column: bold: best; underlined: second.", "‡: a tie.", "† doubtful: a blind segmenter.")
     own = Sheet("t", "T", {}, HEADS, LINES, below=told)
     text = formats.write([own], "md")
-    assert "- **Bold**" not in text and "<ins>Und" not in text and "cannot be told" not in text and "not to be relied" not in text
+    assert "- **Bold**" not in text and "<ins>Und" not in text and "not shown to differ" not in text and "not to be relied" not in text
     bare = Sheet("t", "T", {}, HEADS[2:3], (Line("a", (Entry(Cell(1.0)),)),))
     assert formats.write([bare], "md").strip().endswith("|")
 

@@ -71,13 +71,16 @@ EXPECTED = """\
 
 ## rsna test · against clear · trained on rsna · preset paper · data 01234567
 
-| Method       |             KID ↓ |                 FID ↓ |   n |   Seeds |   Images seen |   Parameters |   Training |
-|:-------------|------------------:|----------------------:|----:|--------:|--------------:|-------------:|-----------:|
-| original     |     0.043 ± 0.004 | **51.8** [49.8, 53.8] |  50 |       1 |             ~ |            ~ |          ~ |
-| acl-gan      | **0.016** ± 0.004 |     57.2 [55.2, 59.2] |  50 |       1 |         1.2 M |       28.3 M |  1.5 GPU h |
-| cyclegan [1] |     0.030 ± 0.004 |     60.0 [58.0, 62.0] |  50 |       1 |         1.2 M |       28.3 M |  1.5 GPU h |
+| Method       |             KID ↓ |                        FID ↓ |   n |   Seeds |   Images seen |   Parameters |   Training |
+|:-------------|------------------:|-----------------------------:|----:|--------:|--------------:|-------------:|-----------:|
+| original     |     0.043 ± 0.004 |        **51.8** [49.8, 53.8] |  50 |       1 |             ~ |            ~ |          ~ |
+| acl-gan      | **0.016** ± 0.004 | <ins>57.2</ins> [55.2, 59.2] |  50 |       1 |         1.2 M |       28.3 M |  1.5 GPU h |
+| cyclegan [1] |   0.030 ‡ ± 0.004 |            60.0 [58.0, 62.0] |  50 |       1 |         1.2 M |       28.3 M |  1.5 GPU h |
 
 - [1] cyclegan: faithfulness, seed 0 failed: out of memory.
+- Marks, by column: bold: best; underlined: second; ‡: not shown to differ from the best.
+- Ties of KID, FID: 95 % intervals that overlap count as a tie (else ± 1.96 standard deviations): there is nothing to test by, %
+and this is no test.
 - ± is the standard deviation over subsets.
 - [low, high] is the 95 % confidence interval over patients, for a single seed.
 - KID: subset size 25, half of the smaller set (configured: 1000).
@@ -88,11 +91,13 @@ EXPECTED = """\
 
 Translated images against the true clear counterpart, inside the opacity and away from it.
 
-| Method       |   PSNR (dB) ↑ |   n |   Seeds |
-|:-------------|--------------:|----:|--------:|
-| original     |          25.0 |  50 |       1 |
-| acl-gan      |      **31.0** |  50 |       1 |
-| cyclegan [1] |        failed |   ~ |       ~ |
+| Method       |     PSNR (dB) ↑ |   n |   Seeds |
+|:-------------|----------------:|----:|--------:|
+| original     | <ins>25.0</ins> |  50 |       1 |
+| acl-gan      |        **31.0** |  50 |       1 |
+| cyclegan [1] |          failed |   ~ |       ~ |
+
+- Marked by the value alone, as no spread is known: some of PSNR.
 
 ### Fidelity
 
@@ -199,7 +204,7 @@ def test_original_joins_every_training_set_and_preset() -> None:
 def test_seeds_are_averaged_and_spreads_are_not_mixed() -> None:
     rows = [fidelity("original", 0.5, 5.0), *(fidelity("a", v, 1.0, seed=s) for s, v in enumerate((0.1, 0.2, 0.3)))]
     text = leaderboard(rows)
-    assert "**0.200** ± 0.100 |" in text
+    assert "**0.200** ± 0.100 [-0.048, 0.448] |" in text
     assert "0.004" not in text  # the spread over subsets of the single-seed row gives way
     assert "- ± is the standard deviation over seeds.\n" in text
     assert "over subsets" not in text

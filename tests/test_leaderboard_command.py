@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from conftest import Bench
+from page_tools import data_of
 from test_leaderboard import METRICS, fidelity, record, score
 from test_paper_classifiers import ROWS
 
@@ -127,6 +128,27 @@ def test_nothing_to_show(bench: Bench, runs: Path, tmp_path: Path) -> None:
         )
     answer = bench("leaderboard", runs, "--table", "3")
     assert answer.code == 3 and f"no record below {runs} has a place in --table 3. Table 3 needs" in answer.err
+
+
+def test_documents_of_runs_that_fill_no_table_of_the_paper(bench: Bench, tmp_path: Path) -> None:
+    """Without --table there is a page of what there is; with one the answer says where the numbers are."""
+    runs = write(tmp_path / "runs", [record(method, "toy-score", scores={"x": score(1.0)}) for method in ("original", "a")])
+    page = bench("leaderboard", runs, "--format", "html", "--out", tmp_path / "page.html")
+    assert page.code == 0 and "note: Table 1 needs" in page.err
+    assert [sheet["key"] for sheet in data_of((tmp_path / "page.html").read_text())["sheets"]] == ["general"]
+    assert "\\begin{tabular}" in bench("leaderboard", runs, "--format", "latex").out
+    for form in ("html", "latex", "csv"):
+        answer = bench("leaderboard", runs, "--table", "all", "--format", form)
+        assert answer.code == 3 and answer.err.endswith("What there is: --table general.\n") and not answer.out
+
+
+def test_a_page_holds_the_papers_tables_and_the_general_ones(bench: Bench, runs: Path, tmp_path: Path) -> None:
+    def keys(*words: str) -> list[str]:
+        assert bench("leaderboard", runs, "--format", "html", "--out", tmp_path / "page.html", *words).code == 0
+        return [sheet["key"] for sheet in data_of((tmp_path / "page.html").read_text())["sheets"]]
+
+    assert keys() == ["table1", "general"] and keys("--table", "all") == ["table1"] and keys("--table", "general") == ["general"]
+    assert "General" not in bench("leaderboard", runs, "--format", "latex").out
 
 
 def test_all_records_failed(bench: Bench, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from test_leaderboard import METRICS, block, metric, record, score
 
 from bench.records import LOCAL, Local
+from leaderboards import formats, general, paper
 from leaderboards.render import leaderboard, short
 from leaderboards.subjects import subject
 from leaderboards.tables import Column, tables
@@ -49,12 +50,12 @@ def test_parts_are_rows_of_a_table_of_their_own() -> None:
     assert block(text, "Segmentation")[0] == ["Method", "mIoU ↑", "Dice ↑", "n", "Seeds"]
     assert block(text, "Segmentation by part") == [
         ["Part", "Method", "mIoU ↑", "Dice ↑", "n"],
-        ["U-Net", "original", "0.600", "**0.500**", "49\u201350"],
+        ["U-Net", "original", "<ins>0.600</ins>", "**0.500**", "49\u201350"],
         ["U-Net", "a", "**0.700**", "**0.500**", "49\u201350"],
         ["U-Net", "b", "\u2013", "**0.500**", "49"],
         ["PSPNet", "original", "**0.700**", "**0.250**", "50"],
         ["PSPNet", "a", "0.600", "**0.250**", "50"],
-        ["PSPNet", "b", "0.650", "**0.250**", "50"],
+        ["PSPNet", "b", "<ins>0.650</ins>", "**0.250**", "50"],
         ["U-Net, clear images", "real images", "0.950 [0.900, 0.990]", "\u2013", "50"],
     ]
     assert "- mIoU of U-Net: empty (b)." in text
@@ -73,7 +74,8 @@ def test_a_part_of_a_failed_method_says_so() -> None:
 def test_parts_are_averaged_over_seeds_like_the_main_table() -> None:
     rows = [PARTS[0], *(segmentation("a", 0.8, v, 0.6, seed=s) for s, v in enumerate((0.1, 0.2, 0.3)))]
     text = leaderboard(rows)
-    assert ["U-Net", "a", "0.200 ± 0.100", "**0.500** ± 0.000", "49\u201350", "3"] in block(text, "Segmentation by part")
+    value = "<ins>0.200</ins> ± 0.100 [-0.048, 0.448]"  # Student's over seeds, for there is none over patients
+    assert ["U-Net", "a", value, "**0.500** ± 0.000", "49\u201350", "3"] in block(text, "Segmentation by part")
     assert text.count("- ± is the standard deviation over seeds.") == 3, "once below each table"
 
 
@@ -81,7 +83,7 @@ def test_shared_values_stand_once_and_disagreement_is_named() -> None:
     same = leaderboard([detection("original", 2.0), detection("a", 1.0), detection("a", 1.0, seed=1)])
     assert same.count("mAP50") == 1 and "- On real images, whatever the method: mAP50 0.020, n = 40." in same
     by_seed = leaderboard([detection("original", 2.0), detection("a", 1.0), detection("a", 1.0, seed=1, map50=0.04)])
-    assert "mAP50 0.030 ± 0.014, n = 40." in by_seed
+    assert "mAP50 0.030 ± 0.014 [-0.097, 0.157], n = 40." in by_seed
     other = leaderboard([detection("original", 2.0), detection("a", 1.0, map50=0.5), detection("b", 1.0)])
     assert "mAP50 0.020 (original, b), n = 40; 0.500 (a), n = 40." in other
     parts = [PARTS[0], {**PARTS[1], "scores": {**PARTS[1]["scores"], "clear_unet": score(0.5)}}]
@@ -100,13 +102,13 @@ def test_doubtful_values_are_marked_never_best_and_never_ranked() -> None:
     every = leaderboard([detection(m, v, doubt=BLIND) for m, v in (("original", 3.0), ("a", 1.0))])
     assert "**1.00" not in every and every.count("0 † |") == 4 and "below 0.10." in every  # in both tables
     seeds = leaderboard([detection("original", 3.0), detection("a", 1.0), detection("a", 2.0, doubt="blind", seed=1)])
-    assert "1.50 ± 0.71 †" in seeds, "one doubtful seed makes the mean doubtful"
+    assert "1.50 ± 0.71 [-4.85, 7.85] †" in seeds, "one doubtful seed makes the mean doubtful"
 
 
 def test_doubt_in_a_part() -> None:
     grey = {**PARTS[1], "scores": {**PARTS[1]["scores"], "miou_u-net": score(0.7, doubt="few")}}
     rows = block(leaderboard([PARTS[0], grey, segmentation("b", 0.7, 0.5, 0.1)]), "Segmentation by part")
-    assert [row[2] for row in rows if row[0] == "U-Net"] == ["**0.600**", '0.700 †', "0.500"]
+    assert [row[2] for row in rows if row[0] == "U-Net"] == ["**0.600**", '0.700 †', "<ins>0.500</ins>"]
 
 
 def test_metrics_of_two_evaluators_may_have_the_same_key() -> None:
@@ -160,6 +162,40 @@ def test_models_are_listed_by_evaluator() -> None:
         "8 models (resnet, vgg x mask, x, y, z; encoder from scratch), weights ids in the records; "
         "not the same for all rows: resnet, vgg x mask."
     ) in text
+
+
+def test_the_floor_of_distances_stands_below_the_headline() -> None:
+    """Of the rows of fixed n, which other tables leave out."""
+    own = [metric("fd_cxr", "FD-cxr", "lower", 1, primary=True), metric("kd_cxr", "KD-cxr", "lower", 1, primary=True)]
+    floors = [metric(f"{m['key']}_floor", m["label"], "lower", 1, part="floor", shared=True) for m in own]
+    values = {"fd_cxr": score(40.0), "kd_cxr": score(2.0), "fd_cxr_floor": score(30.2, n=20), "kd_cxr_floor": score(1.1, n=20)}
+    rows = [record(m, metrics=[*own, *floors], scores=values, params={"extractor": "cxr"}) for m in ("original", "a")]
+    line = "Floor: real clear images against others: FD-cxr 30.2, KD-cxr 1.1 at n = 20 a side. Frechet distances are biased upwards"
+    assert line in leaderboard(rows).split("###")[0]
+    (sheet,) = paper.sheets([{**r, "train_dataset": "rsna" if r["method"] == "a" else ""} for r in rows], "1")
+    assert any(told.startswith(line) for told in sheet.below)
+    assert "Floor" not in leaderboard([record("a", metrics=own, scores=values)])
+
+
+def test_the_classifier_says_what_it_learnt_from_and_of_how_many_findings_its_auroc_is() -> None:
+    about = {"id": "p1", "trained_by": "harness", "findings": ["Edema", "Mass", "Nodule"], "val_auroc": 0.87, "n_val": 74}
+    more = {"datasets": ["rsna", "nih14"], "n_train": 512, "findings_scored": 2}
+    rows = [record(m, scores={"kid": score(0.1)}, params={"extractor": "cxr"}, prior={**about, **more}) for m in ("original", "a")]
+    told = "Finding classifier `p1`: trained by harness on 512 images of rsna, nih14, findings Edema, Mass, Nodule; mean AUROC 0.87"
+    assert f"{told} of 2 of 3 findings on 74 held-out images." in leaderboard(rows)
+    older = [{**r, "prior": about} for r in rows]
+    assert "trained by harness, findings Edema, Mass, Nodule; mean AUROC 0.87 on 74 held-out images." in leaderboard(older)
+
+
+def test_small_p_values_are_no_zeros() -> None:
+    own = [metric("count_p", "p (Wilcoxon)", "none", 4), metric("opacity_p_permutation", "p (permutation)", "none", 4, part="YOLO")]
+    rows = [record(m, "detection", metrics=own, scores={"count_p": score(p), "opacity_p_permutation": score(p)})
+            for m, p in (("original", 1.0), ("a", 3e-7))]  # fmt: skip
+    text = leaderboard(rows, full=True)
+    assert "0.0000" not in text and text.count("<0.0001") == 2 + ("count_p" in text)
+    sheets = general.sheets(rows)
+    assert "<0.0001" in formats.write(sheets, "md") and "0.0000" not in formats.write(sheets, "latex")
+    assert [line.entries[0].cell.value for line in sheets[0].lines if line.label == "a" and line.entries[0].cell] == [3e-7]
 
 
 def test_parts_of_many_methods_are_left_out_unless_asked_for() -> None:
@@ -217,7 +253,7 @@ def bullets(text: str) -> dict[str, list[str]]:
     for part in re.split(r"^#+ ", text, flags=re.MULTILINE)[1:]:
         name, _, rest = part.partition("\n")
         lines = [line.removeprefix("- ") for line in rest.splitlines() if line.startswith("- ")]
-        usual = ("Data fingerprint", "`original`, ", "Not compared")
+        usual = ("Data fingerprint", "`original`, ", "Not compared", "Marks, by column", "Marked by", "Ties of ")
         found["" if name.startswith("rsna") else name] = [line for line in lines if not line.startswith(usual)]
     return found
 

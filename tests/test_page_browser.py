@@ -162,7 +162,7 @@ def test_marks_doubts_and_failures_are_words_too(tab: Tab) -> None:
     assert int(rows.nth(1).locator(".best").first.evaluate(weight)) >= 700 > int(rows.nth(2).locator(".value").first.evaluate(weight))
     assert "underline" in rows.nth(2).locator(".second").first.evaluate("node => getComputedStyle(node).textDecorationLine")
     tie = rows.nth(0).locator(".tie").inner_text()
-    assert "‡" in tie and "cannot be told from the best" in tie
+    assert "‡" in tie and "not shown to differ from the best" in tie
     doubtful = rows.nth(3).locator("td").first
     described = tab.page.locator(f"#{doubtful.get_attribute('aria-describedby')}")
     assert "two images only" in described.inner_text() and "†" in doubtful.inner_text()

@@ -11,6 +11,7 @@ from test_leaderboard import metric, score
 
 from bench.errors import UsageError
 from bench.records import LOCAL, Local
+from leaderboards import formats
 from leaderboards.paper import TABLES, missing, sheets
 from leaderboards.render import leaderboard
 from leaderboards.sheet import BEST, SECOND, TIE, Sheet
@@ -21,7 +22,7 @@ BASE = {image: 70.0 + k / 10 for k, image in enumerate(IMAGES)}
 
 def moved(by: float, jitter: int = 0) -> dict[str, float]:
     """Values of all images, moved by the same, or to and fro by more than that."""
-    return {image: value + by + jitter * (-1) ** k for k, (image, value) in enumerate(BASE.items())}
+    return {image: value + by + jitter * (-1) ** k * (1 + k / 10) for k, (image, value) in enumerate(BASE.items())}
 
 
 #: Three methods; `b` moves lungs as much as `a` but not for every patient.
@@ -62,7 +63,7 @@ def test_a_paired_test_decides_ties_where_there_are_values_by_image() -> None:
     assert marks(sheet, "rsna.fidelity.fid") == {"original": "", "a": BEST, "b": TIE, "c": ""}
     told = " ".join(sheet.below)
     assert "paired Wilcoxon over patients" in told and "overlap count as a tie" in told
-    assert "No method is better than the others" in told and "Sensitivity (Lungs of rsna)" in told
+    assert "No method is shown to be better than the others" in told and "Sensitivity (Lungs of rsna)" in told
 
 
 def test_secondary_metrics_and_segmenters_are_tested_where_they_have_values_by_image() -> None:
@@ -199,8 +200,12 @@ def test_seeds_are_averaged_and_their_spread_decides() -> None:
     sheet = only([*rows, distances("b", 63.5, 0.02), distances("c", 70.0, 0.02)])
     cell = entry(sheet, "a", "rsna.fidelity.fid").cell
     assert cell and (cell.value, cell.std, cell.std_over, cell.seeds) == (62.0, 2.0, "seeds", 3)
-    assert cell.ci == (61.5, 62.5), "the mean of the seeds' intervals over patients"
-    assert any("of several seeds the mean of theirs" in line for line in sheet.below)
+    reach = 4.303 * 2.0 / 3**0.5
+    assert cell.ci == pytest.approx((62 - reach, 62 + reach), abs=1e-2), "Student's over seeds, wider than 61.5 to 62.5"
+    assert any("of several seeds the wider of the mean of theirs and of Student's over seeds" in line for line in sheet.below)
+    alike = only([rows[0], *(distances("a", v, 0.02, seed=s) for s, v in enumerate((61.99, 62.0, 62.01)))])
+    cell = entry(alike, "a", "rsna.fidelity.fid").cell
+    assert cell and cell.ci == pytest.approx((61.5, 62.5)), "the mean of the patients', where seeds agree better"
     assert marks(sheet, "rsna.fidelity.fid") == {"original": "", "a": BEST, "b": TIE, "c": ""}
     assert any("3 (a)" in line for line in sheet.below)
 
@@ -277,5 +282,7 @@ def test_figure_6() -> None:
     assert [head.label for head in sheet.heads] == ["Before", "After", "Change", "p", "Effect", "Patients"]
     assert marks(sheet, "rsna.detection.count_change") == {"original": "", "a": BEST, "b": SECOND}
     assert value(sheet, "b", "rsna.detection.count_before") == 2.0 and value(sheet, "b", "rsna.detection.patients") == 24
-    assert entry(sheet, "a", "rsna.detection.count_p").text == "<0.0001" and entry(sheet, "b", "rsna.detection.count_p").text == ""
+    assert value(sheet, "a", "rsna.detection.count_p") == 3e-6 and entry(sheet, "a", "rsna.detection.count_p").text == ""
+    text = formats.write([sheet], "md")
+    assert "<0.0001" in text and "0.0100" in text and "0.0000" not in text
     assert set(marks(sheet, "rsna.detection.count_p").values()) == {""}

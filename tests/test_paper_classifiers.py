@@ -65,6 +65,12 @@ def test_real_images_are_one_line_and_methods_one_each_within_their_architecture
     assert line(sheet, "Original", "ResNet50").original
 
 
+def test_auroc_is_defined_where_it_is_shown() -> None:
+    (sheet,) = sheets(ROWS, "2")
+    assert sheet.heads[4].detail == "Area under the ROC curve within each fold, averaged over folds by their images."
+    assert any("AUROC is the area under the ROC curve within each fold" in line for line in sheet.below)
+
+
 def test_values_follow_from_the_matrix_behind() -> None:
     (sheet,) = sheets(ROWS, "2")
     (behind,) = sheet.behind

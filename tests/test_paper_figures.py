@@ -10,10 +10,12 @@ from matplotlib.colors import to_hex
 from test_leaderboard import score
 
 from bench.errors import DataError, UsageError
+from bench.records import LOCAL
 from evaluators.statistics import paired_test
-from leaderboards import figures
+from leaderboards import figures, paper
 from leaderboards.cases import Case, Result
 from leaderboards.figures import cases, counts
+from leaderboards.render import leaderboard
 from leaderboards.tables import tables
 
 # -- lesion counts -----------------------------------------------------------------------------------------------------------
@@ -81,11 +83,34 @@ def test_a_test_set_without_counts_has_no_figure_but_a_reason(tmp_path: Path) ->
     ]
 
 
-def test_of_several_seeds_the_lowest_is_shown_and_said(tmp_path: Path) -> None:
-    later = {**IMAGES, "d": ("d", 0, 3)}
-    figure = drawn([detection(tmp_path, "ours", seed=10, rows=later), detection(tmp_path, "ours", seed=9)])
-    assert "seed 9 (the lowest of several)" in " ".join(texts(figure)).replace("\n", " ")
-    assert figure.axes[0].collections[1].get_offsets()[:, 0].tolist() == [1, 1, 0, 1]
+def test_several_seeds_are_averaged_by_image_and_tested_once(tmp_path: Path) -> None:
+    """Table and figure show the p value of the averages, and never the mean of p values."""
+    later = {**IMAGES, "c": ("c", 2, 1), "d": ("d", 0, 0)}
+    records = [detection(tmp_path, "ours", seed=10, rows=later, p=0.001), detection(tmp_path, "ours", seed=9, p=0.003)]
+    figure = drawn(records)
+    assert "seed 9, 10 (several of a method averaged image by image, then tested)" in " ".join(texts(figure)).replace("\n", " ")
+    assert figure.axes[0].collections[1].get_offsets()[:, 0].tolist() == [1, 1, 0.5, 0.5], "after, of patients"
+    test = paired_test([3, 1, 2, 0], [1, 1, 0.5, 0.5], list("abcd"), seed=0)
+    (table,) = tables(records)
+    cells = {key: cell for (_, key), cell in table.rows[0].cells.items()}
+    p, effect, zeros = cells["count_p"], cells["opacity_effect"], cells["opacity_zeros"]
+    assert (p.value, p.std, p.n, p.seeds) == (test.best_p, None, (4,), 2) and p.value == 0.5
+    assert effect.value == pytest.approx(test.effect) and effect.ci and effect.std is None and zeros.value == 1
+    assert {"0.5000\nexact", "4\n1 changed"} & set(texts(figure)) == {"0.5000\nexact"} and "4\n3 changed" in texts(figure)
+    assert "0.0020" not in leaderboard(records) and "0.5000 |" in leaderboard(records)
+    assert cells["psnr_blur_after"].std == 0.0, "means are averaged as ever"
+
+
+def test_a_test_of_several_seeds_without_values_by_image_is_a_dash_with_its_reason(tmp_path: Path) -> None:
+    records = [detection(tmp_path, "ours", seed=seed, p=0.01) for seed in (0, 1)]
+    records[1][LOCAL] = replace(records[1][LOCAL], more={})
+    (table,) = tables([*records, detection(tmp_path, "cut", p=0.02)])
+    rows = {row.label: row for row in table.rows}
+    assert ("detection", "count_p") not in rows["ours"].cells and rows["cut"].cells["detection", "count_p"].value == 0.02
+    text = leaderboard([*records, detection(tmp_path, "cut", p=0.02)])
+    assert "several seeds and no values by image to test again: a test's result is no mean over seeds (ours)." in text
+    (sheet,) = paper.sheets([*records, detection(tmp_path, "cut", p=0.02)], "fig6")
+    assert any(line.startswith("No p (Wilcoxon), Effect of ours (rsna): several seeds and no values") for line in sheet.below)
 
 
 # -- figures of cases --------------------------------------------------------------------------------------------------------

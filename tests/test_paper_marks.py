@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from leaderboards.paper.marks import OVERLAP, PAIRED, VALUE, marks, overlap, reach
+from leaderboards.evidence import PAIRED, Tested
+from leaderboards.marks import OVERLAP, VALUE, marks, overlap
 from leaderboards.sheet import BEST, SECOND, TIE
-from leaderboards.tables import Cell
+from leaderboards.values import Cell, reach
 
 
 def untested(_: int, __: int) -> None:
@@ -44,7 +45,8 @@ def test_of_several_seeds_the_wider_interval_counts() -> None:
 
 def test_the_paired_test_goes_before_the_intervals() -> None:
     cells = [with_ci(1.0), with_ci(1.1), with_ci(5.0)]
-    found = marks(cells, 1, lambda i, j: j == 1)  # 1 is apart though intervals overlap; 2 is not though they do not
+    p = {1: 0.01, 2: 0.2}
+    found = marks(cells, 1, lambda i, j: Tested(p[j], PAIRED))  # 1 is apart though intervals overlap; 2 is not though they do not
     assert found.marks == (BEST, SECOND, TIE) and found.grounds == {PAIRED}
 
 

@@ -124,6 +124,18 @@ def test_another_extractor_has_no_difference_and_says_why() -> None:
     assert any("FD-cxr, KD-cxr" in line and "no difference is computed" in line for line in sheet.above)
 
 
+def test_images_that_stand_in_for_the_papers_have_no_difference() -> None:
+    """Rendered lungs minus RSNA's printed number is a number of nothing."""
+    other = {"dataset": "synthetic", "train_dataset": "synthetic", "dataset_fingerprint": "ffff"}
+    sheet = beside([{**r, **other, "train_dataset": "" if r["method"] == "original" else "synthetic"} for r in ROWS])
+    for key in ("segmentation.miou", "segmentation.miou_delta", "segmentation.sensitivity", "fidelity.fid", "fidelity.kid"):
+        found = entry(sheet, "ours (Paper's method)", f"synthetic.{key}.difference")
+        assert found.cell is None and found.text == "not the same data", key
+        assert entry(sheet, "ours (Paper's method)", f"synthetic.{key}.published").text
+    assert any("stand in for the paper's (synthetic for RSNA): no difference is computed" in line for line in sheet.above)
+    assert entry(sheet, "drit", "synthetic.segmentation.miou.difference").text == "", "nothing was measured"
+
+
 def test_another_definition_of_the_overlap_has_no_published_counterpart() -> None:
     made = lungs("ours", IMAGES, IMAGES)
     rename = {"miou": "miou_pooled", "miou_delta": "miou_delta_pooled"}

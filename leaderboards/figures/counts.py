@@ -1,7 +1,7 @@
 """Figure 6: lesions that the detector finds in each patient's opacity images before and after translation, method by method.
 
-Everything comes from the records of `evaluators.detection`: the tests out of their scores, the boxes and points out of the values by
-image beside them. The unit is the patient.
+Everything comes from the records of `evaluators.detection`: the tests as the leaderboard has them (`leaderboards.changes` makes those
+of several seeds), the boxes and points out of the values by image. The unit is the patient.
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bench.records import LOCAL, Local
 from evaluators.statistics import EXACT, FloatArray, holm, patient_means
-from leaderboards.cells import MISSING, number, span
+from leaderboards.cells import MISSING, number, p_value, span
 from leaderboards.figures.layout import GREY, HEAD, MARGIN, SMALL, TITLE, WIDE, Page, height, style, wrapped
 from leaderboards.groups import Record, text
 from leaderboards.tables import Row, Table
+from leaderboards.values import Cell, mean_by_image
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,6 +34,8 @@ NAMES, PLOT = 1.0, 2.85
 NUMBERS = (("patients", 0.62), ("mean", 0.68), ("effect, 95 % interval", 0.72), ("p", 0.48), ("p, Holm", 0.46))
 #: Height of a method in inches; width of its marks in shares of that.
 ROW, BOX, JITTER = 0.42, 0.26, 0.13
+#: How a method with several seeds is shown.
+SEVERAL = " (several of a method averaged image by image, then tested)"
 #: Means of the evaluator's controls: key of the score, mark, name.
 CONTROLS = (("psnr_blur_after", "v", "blur"), ("psnr_noise_after", "^", "noise"))
 
@@ -45,25 +48,25 @@ class Counts:
         label: row of the leaderboard.
         why: why there is nothing to draw; empty where there is.
         doubt: why the numbers must not be relied upon; empty where they may.
-        seed: of the record that is shown, the lowest of `seeds`.
-        seeds: number of seeds that were scored.
-        before, after: (P,) lesions an image, one number a patient.
-        scores: of the record.
+        seeds: those that were scored.
+        before, after: (P,) lesions an image, one number a patient; of several seeds, of their mean by image.
+        cells: key of a score -> value, as the leaderboard has it.
+        note: how counts came about.
     """
 
     label: str
     why: str = ""
     doubt: str = ""
-    seed: int = 0
-    seeds: int = 0
+    seeds: tuple[int, ...] = ()
     before: FloatArray = field(default_factory=lambda: np.zeros(0))
     after: FloatArray = field(default_factory=lambda: np.zeros(0))
-    scores: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    cells: Mapping[str, Cell] = field(default_factory=dict)
+    note: str = ""
 
     def value(self, key: str) -> float | None:
         """A score's value; None for none."""
-        found = (self.scores.get(key) or {}).get("value")
-        return None if found is None else float(found)
+        found = self.cells.get(key)
+        return None if found is None else found.value
 
 
 # -- numbers -----------------------------------------------------------------------------------------------------------------
@@ -73,25 +76,32 @@ def counted(table: Table) -> list[Counts]:
     """The methods of a table in its order, ``original`` left out; empty where the evaluator did not run."""
     if not any(column.evaluator == EVALUATOR for column in table.columns):
         return []
-    return [_counts(row) for row in table.rows if not row.original]
+    return [_counts(row, table) for row in table.rows if not row.original]
 
 
-def _counts(row: Row) -> Counts:
+def _counts(row: Row, table: Table) -> Counts:
     mine = sorted((r for r in row.records if r.get("evaluator") == EVALUATOR), key=lambda r: (r.get("seed") or 0, text(r.get("key"))))
     if not mine:
         told = [line for line in row.problems if EVALUATOR in line] or row.problems
         return Counts(row.label, "; ".join(told) or "not scored")
-    record = mine[0]
-    scores = record["scores"]
-    after = scores.get("count_after") or {}
-    if after.get("value") is None:
-        return Counts(row.label, after.get("note") or "no counts in the record")
-    seed, seeds = int(record.get("seed") or 0), len({r.get("seed") for r in mine})
-    try:
-        before_, after_ = _by_patient(record)
-    except (OSError, ValueError, csv.Error) as error:
-        return Counts(row.label, _unusable(record, error), seed=seed, seeds=seeds, scores=scores)
-    return Counts(row.label, "", " ".join((after.get("doubt") or "").split()), seed, seeds, before_, after_, scores)
+    cells = {key: cell for (evaluator, key), cell in row.cells.items() if evaluator == EVALUATOR}
+    cells |= {column.key: one.cell for column in table.columns if column.evaluator == EVALUATOR
+              for one in table.real.get(column.id, ()) if not one.methods or row.label in one.methods}  # fmt: skip
+    seeds, note = tuple(int(r.get("seed") or 0) for r in mine), text((mine[0]["scores"].get("count_after") or {}).get("note"))
+    if "count_after" not in cells:
+        return Counts(row.label, note or "no counts in the record")
+    counted, patients = list[list[dict[str, float]]](), dict[str, str]()
+    for record in mine:
+        try:
+            own, whose = _by_image(record)
+        except (OSError, ValueError, csv.Error) as error:
+            return Counts(row.label, _unusable(record, error), seeds=seeds, cells=cells)
+        counted.append(own)
+        patients |= whose
+    before, after = (mean_by_image([own[side] for own in counted]) for side in (0, 1))
+    whose_ = [patients[image] for image in before]
+    both = [patient_means([some[image] for image in before], whose_) for some in (before, after)]
+    return Counts(row.label, "", " ".join(cells["count_after"].doubt.split()), seeds, both[0], both[1], cells, note)
 
 
 def _unusable(record: Record, error: Exception) -> str:
@@ -100,8 +110,8 @@ def _unusable(record: Record, error: Exception) -> str:
     return f"values by image ({name}): {why}. Score again with --force score"
 
 
-def _by_patient(record: Record) -> tuple[FloatArray, FloatArray]:
-    """Lesions an image before and after, (P,) each.
+def _by_image(record: Record) -> tuple[list[dict[str, float]], dict[str, str]]:
+    """Lesions before and after by image, and the images' patients.
 
     Raises:
         ValueError, OSError: the file beside the record is not there, or is not that of this record.
@@ -121,7 +131,8 @@ def _by_patient(record: Record) -> tuple[FloatArray, FloatArray]:
     alike = all(v is not None and math.isclose(some.mean(), v, rel_tol=1e-6, abs_tol=1e-6) for v, some in zip(told, both, strict=True))
     if not alike or (scores.get("count_p") or {}).get("n") != len(both[0]):
         raise ValueError("they are not those of the record")
-    return both[0], both[1]
+    each = [{row["image_id"]: float(row[key]) for row in rows} for key in ("count_before", "count_after")]
+    return each, dict(zip((row["image_id"] for row in rows), patients, strict=True))
 
 
 def adjusted(found: Sequence[Counts]) -> dict[str, float]:
@@ -228,8 +239,8 @@ def _box(axis: Axes, place: float, values: FloatArray, colour: str) -> None:
 
 def _told(one: Counts, corrected: float | None) -> list[str]:
     """The texts of `NUMBERS`."""
-    score = one.scores.get("opacity_effect") or {}
-    effect, ci, p = one.value("opacity_effect"), score.get("ci"), one.value("count_p")
+    tested = one.cells.get("opacity_effect")
+    effect, ci, p = one.value("opacity_effect"), tested.ci if tested else None, one.value("count_p")
     n, zeros = len(one.before), one.value("opacity_zeros")
     changed = None if zeros is None else n - int(zeros)
     exact = "\nexact" if changed is not None and changed <= EXACT else ""
@@ -237,17 +248,13 @@ def _told(one: Counts, corrected: float | None) -> list[str]:
         f"{n}" + ("" if changed is None else f"\n{changed} changed"),
         f"{_number(one.before.mean())} → {_number(one.after.mean())}",
         MISSING if effect is None else _number(effect) + (f"\n[{_number(ci[0])}, {_number(ci[1])}]" if ci else ""),
-        MISSING if p is None else f"{_p(p)}{exact}",
-        MISSING if corrected is None else _p(corrected),
+        MISSING if p is None else f"{p_value(p)}{exact}",
+        MISSING if corrected is None else p_value(corrected),
     ]  # fmt: skip
 
 
 def _number(value: float) -> str:
     return number(float(value), 2).replace("-", "\u2212")
-
-
-def _p(value: float) -> str:
-    return "< 0.0001" if value < 1e-4 else "1" if value >= 1 else f"{value:.4f}"
 
 
 def notes(found: Sequence[Counts]) -> Iterator[str]:
@@ -263,14 +270,14 @@ def notes(found: Sequence[Counts]) -> Iterator[str]:
 def _caption(table: Table, known: Sequence[Counts]) -> str:
     context = table.context
     named = {"train_dataset": "trained on {}", "preset": "preset {}", "image_size": "size {} px"}
-    seeds, numbers = sorted({one.seed for one in known}), sorted({len(one.before) for one in known})
+    seeds, numbers = sorted({seed for one in known for seed in one.seeds}), sorted({len(one.before) for one in known})
     marks = {key: mark for (key, *_), mark in zip(CONTROLS, "▽△", strict=True)}
     shown = ", ".join(f"{marks[key]} {name}" for key, _, name in CONTROLS if any(one.value(key) is not None for one in known))
     told = [
         "; ".join([
             f"Test set {context.get('dataset')}", *table.variants,
             *(form.format(context[key]) for key, form in named.items() if context.get(key)),
-            f"seed {', '.join(map(str, seeds))}" + (" (the lowest of several)" if any(one.seeds > 1 for one in known) else ""),
+            f"seed {', '.join(map(str, seeds))}" + (SEVERAL if any(len(one.seeds) > 1 for one in known) else ""),
             f"n = {span(numbers)} patients", f"data {context.get('dataset_fingerprint', '')[:8]}",
         ]),
         "Boxes: quartiles and median; whiskers: 1.5 quartile ranges; ◇ mean; dots: patients, moved apart up and down"
@@ -283,5 +290,5 @@ def _caption(table: Table, known: Sequence[Counts]) -> str:
 
 
 def _detector(one: Counts) -> str:
-    quality, note = one.value("map50"), text((one.scores.get("count_after") or {}).get("note"))
-    return f"Detector: {note}" + (f"; mAP50 {quality:.2f} on untouched images" if quality is not None else "")
+    quality = one.value("map50")
+    return f"Detector: {one.note}" + (f"; mAP50 {quality:.2f} on untouched images" if quality is not None else "")

@@ -53,7 +53,7 @@ def _entry(entry: Entry, head: Head) -> dict[str, Any]:
         return {"text": entry.text, "mark": entry.mark} if entry.text else {}
     std = f"± {number(spread, head.digits)}" if (spread := shown_std(cell)) is not None else ""
     found = {
-        "value": cell.value, "text": number(cell.value, head.digits), "mark": entry.mark, "std": std,
+        "value": cell.value, "text": formats.shown(cell.value, head), "mark": entry.mark, "std": std,
         "over": cell.std_over, "ci": interval(cell.ci, head.digits) if cell.ci else "",
         "n": span(cell.n) if cell.n else "", "seeds": cell.seeds, "doubt": cell.doubt,
     }  # fmt: skip

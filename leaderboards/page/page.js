@@ -213,8 +213,8 @@ class Table {
     const about = { best: "best", second: "second", tie: "" }[entry.mark] ?? "";
     const value = make("span", { class: `value ${about}` }, entry.text, entry.doubt ? "\u2009†" : "");
     const mark = about ? hidden(`, ${about}`) : "";
-    const tie = entry.mark === "tie" ? make("span", { class: "tie", title: "Cannot be told from the best." },
-      make("span", { "aria-hidden": "true" }, "\u2009‡"), hidden(", cannot be told from the best")) : "";
+    const tie = entry.mark === "tie" ? make("span", { class: "tie", title: "Not shown to differ from the best." },
+      make("span", { "aria-hidden": "true" }, "\u2009‡"), hidden(", not shown to differ from the best")) : "";
     if (entry.value === undefined) return make("td", { class: "words" }, value, mark, tie);
     const rests = [entry.n ? `n ${entry.n}` : "", `${entry.seeds} seed${entry.seeds === 1 ? "" : "s"}`].filter(Boolean).join(", ");
     const why = entry.doubt ? make("span", { class: "sr", id: fresh("doubt") }, `Not to be relied upon: ${entry.doubt}`) : null;

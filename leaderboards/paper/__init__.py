@@ -1,8 +1,8 @@
 """The paper's tables from records (Ning et al. 2025): what is measured, and beside it what was published.
 
 Pure: the same records give the same sheets, in whatever order they come; nothing is read but the records and the published
-numbers that come with the package. `leaderboards.paper.blocks` decides what may stand side by side, `leaderboards.paper.marks` what
-is best, second and a tie, `leaderboards.paper.notes` writes the notes.
+numbers that come with the package. `leaderboards.paper.blocks` decides what may stand side by side, `leaderboards.marks` what is
+best, second and a tie, `leaderboards.paper.notes` writes the notes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Measured values beside published ones. Nothing is ranked here: the protocols differ, and how is said above the numbers.
 
-A difference is only computed where both are the same metric: FD-cxr and KD-cxr are not FID and KID.
+A difference is only computed where both are the same metric of the same data: FD-cxr and KD-cxr are not FID and KID, and where
+other images stand in for the paper's nothing follows from it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from leaderboards.cells import count
 from leaderboards.groups import Record, text
 from leaderboards.published import NOT_TRANSCRIBED, Published, load
 from leaderboards.sheet import Entry, Head, Line, Sheet
-from leaderboards.tables import Cell
+from leaderboards.values import Cell
 
 #: Test sets and what the paper has in their place.
 SETS = {
@@ -27,6 +28,8 @@ PROTOCOL = "2.5e5 iterations of 2 images a domain"
 LUNGS = {"miou_delta": "miou_delta", "miou": "miou", "sensitivity": "sensitivity"}
 #: Another extractor's distances: which printed one stands beside, without a difference.
 KIN = {"fd_cxr": "fid", "kd_cxr": "kid", "fid": "fid", "kid": "kid"}
+#: In the place of a difference.
+NOT_ALIKE = "not the same data"
 TOLD = ("measured", "published", "measured - published")
 
 
@@ -38,11 +41,13 @@ class _Pair:
         index: the measured column's place.
         column: the published column; empty for none.
         same: whether both are the same metric.
+        stand_in: whether other images stand in for the published ones.
     """
 
     index: int
     column: str
     same: bool
+    stand_in: bool = False
 
 
 def beside(table: str, sheet: Sheet, records: Sequence[Record]) -> Sheet:
@@ -79,10 +84,11 @@ def _row(line: Line) -> str:
 
 def _pair(table: str, head: Head, index: int) -> _Pair:
     dataset, evaluator, key = head.key.split(".", 2)
+    stand_in = dataset not in PRINTED
     if evaluator == "fidelity":
-        return _Pair(index, KIN.get(key, ""), key in ("fid", "kid"))
+        return _Pair(index, KIN.get(key, ""), key in ("fid", "kid"), stand_in)
     column = f"{SETS[dataset]}_{LUNGS[key]}" if table == "1" and dataset in SETS and key in LUNGS else ""
-    return _Pair(index, column, bool(column))
+    return _Pair(index, column, bool(column), stand_in)
 
 
 def _heads(head: Head, pair: _Pair) -> Iterator[Head]:
@@ -91,7 +97,7 @@ def _heads(head: Head, pair: _Pair) -> Iterator[Head]:
     printed = f"{PRINTED[pair.column.split('_')[0]]} " if "_" in pair.column else ""
     names = {"fid": "FID", "kid": "KID"}
     what = names.get(pair.column, pair.column and f"{printed}{head.label}")
-    gap = "" if pair.same else "Not the same metric: no difference."
+    gap = "Not the same metric: no difference." if not pair.same else "Not the same data: no difference." if pair.stand_in else ""
     details = (head.detail, f"As printed: {what}." if what else "Nothing printed.", gap)
     for label, detail, end in zip(TOLD, details, ("measured", "published", "difference"), strict=True):
         own = f"published {what}" if label == "published" and not pair.same and what else label
@@ -106,13 +112,19 @@ def _line(row: str, line: Line | None, pairs: Iterable[_Pair], printed: Publishe
         std = printed.text(row, f"{pair.column}_std")
         cell = Cell(float(words), float(std) if std else None) if words is not None else None
         told = Entry(cell, f"{words} ({std})" if std else words) if words is not None else Entry()
-        gap = Cell(mine.cell.value - float(words), doubt=mine.cell.doubt) if mine.cell and words is not None and pair.same else None
-        entries += [mine, told, Entry(gap)]
+        entries += [mine, told, _gap(mine.cell, words, pair)]
     label = line.label if line else row
     name = printed.names.get(row)
     shown = f"{label} ({name})" if name and name.lower() != row.lower() else label
     base = line or Line(shown, (), original=row == "original")
     return replace(base, label=shown, entries=tuple(entries))
+
+
+def _gap(mine: Cell | None, words: str | None, pair: _Pair) -> Entry:
+    """The difference of a measured value from a printed one, or why there is none."""
+    if mine is None or words is None or not pair.same:
+        return Entry()
+    return Entry(text=NOT_ALIKE) if pair.stand_in else Entry(Cell(mine.value - float(words), doubt=mine.doubt))
 
 
 def _above(printed: Published, sheet: Sheet, pairs: Sequence[_Pair], records: Sequence[Record]) -> list[str]:
@@ -164,7 +176,7 @@ def _data(sheet: Sheet, pairs: Sequence[_Pair]) -> list[str]:
     lines = []
     other = [f"{name} for {PRINTED[of]}" for name, of in known if name != of]
     if other:
-        lines.append(f"Data: other images stand in for the paper's ({', '.join(other)}): a difference holds for no more than that.")
+        lines.append(f"Data: other images stand in for the paper's ({', '.join(other)}): no difference is computed.")
     same = [PRINTED[of] for name, of in known if name == of]
     if same:
         lines.append(f"Data: {', '.join(same)} by name; the paper does not state its split, nor hand on its lung masks of RSNA.")
@@ -177,4 +189,4 @@ def _printed_oddly(printed: Published) -> tuple[str, ...]:
 
 
 def _unmarked(below: Iterable[str]) -> tuple[str, ...]:
-    return tuple(line for line in below if not line.startswith(("Marks, by column", "Ties of ", "Marked by", "No method is better")))
+    return tuple(line for line in below if not line.startswith(("Marks, by column", "Ties of ", "Marked by", "No method is shown")))

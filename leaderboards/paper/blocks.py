@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from leaderboards.compare import Comparisons, apart, compare
+from leaderboards.evidence import Evidence, Tested
 from leaderboards.groups import (
     ORIGINAL,
     TEST_FIELDS,
@@ -25,7 +25,7 @@ from leaderboards.groups import (
     split,
     undecidable,
 )
-from leaderboards.tables import Column, Id, Row, Table, tables
+from leaderboards.tables import Column, Row, Table, tables
 
 #: What all blocks of a bundle must agree in, and its name for a reader.
 SETTING = {
@@ -81,31 +81,20 @@ class Block:
         """Rows by method."""
         return {self.who[row.label]: row for row in self.table.rows}
 
-    @cached_property
-    def comparisons(self) -> Comparisons:
-        """The paired tests of its primary metrics; computed when first asked for."""
-        return compare(self.table)
-
     def column(self, key: str) -> Column | None:
         """A column with values, by key."""
         return next((c for c in self.table.columns if c.key == key and self.table.filled(c)), None)
 
-    def apart(self, column: Column, one: Identity, other: Identity) -> bool | None:
-        """Whether a paired test over patients tells two methods apart; None where there is none. All pairs of methods that have
-        values by image of the metric are one family."""
+    @cached_property
+    def evidence(self) -> Evidence:
+        """The tests between its values."""
+        return Evidence()
+
+    def test(self, column: Column, one: Identity, other: Identity) -> Tested | None:
+        """The test of two methods' values, not corrected; None where there is none, or the values are no method's."""
         if column.shared:
             return None
-        if column.primary and not column.part:
-            family = next((f for f in self.comparisons.families if f.column.id == column.id), None)
-            return family.apart(self.rows[one].label, self.rows[other].label) if family else None
-        if column.id not in self._apart:
-            self._apart[column.id] = apart({row.label: (row, column) for row in self.table.rows if column.id in row.cells})
-        return self._apart[column.id].get((self.rows[one].label, self.rows[other].label))
-
-    @cached_property
-    def _apart(self) -> dict[Id, Mapping[tuple[str, str], bool]]:
-        """Tests of metrics that are not primary, or of parts: made when asked for."""
-        return {}
+        return self.evidence.between((self.rows[one], column), (self.rows[other], column))
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from leaderboards.cells import FAILED
+from leaderboards.changes import is_p
 from leaderboards.groups import ORIGINAL, Identity, Record
+from leaderboards.marks import Marks, Test, marks
 from leaderboards.paper.blocks import Block, Bundle
-from leaderboards.paper.marks import Apart, Marks, marks
 from leaderboards.sheet import Entry, Head, Line
-from leaderboards.tables import Cell, Column
+from leaderboards.tables import Column
+from leaderboards.values import Cell
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,6 @@ class Field:
         block: where its values are.
         column: which metric.
         get: makes the value where it is not the metric's own.
-        small: shown instead of a value that would be rounded to zero; empty to show the zero.
         also: other columns whose values stand below the same heading.
     """
 
@@ -30,7 +31,6 @@ class Field:
     block: Block
     column: Column
     get: Callable[[Block, Identity], Cell | None] | None = field(default=None, compare=False)
-    small: str = ""
     also: tuple[Column, ...] = ()
 
     @property
@@ -46,7 +46,7 @@ class Field:
         cell = self.get(self.block, who) if self.get else self.cell(who)
         if cell is None and row.failed & {self.block.evaluator, ""}:
             return Entry(text=FAILED)
-        return Entry(cell, text=self.small if cell and 0 <= cell.value < 10**-self.head.digits else "")
+        return Entry(cell)
 
     def cell(self, who: Identity) -> Cell | None:
         """The value that the records have; what is the same for all methods is every method's."""
@@ -85,7 +85,7 @@ def field_of(block: Block, column: Column, group: str, label: str = "", detail: 
     """A column as it is: label, unit, digits and direction are the metric's own."""
     head = Head(
         label or column.label, group, (column.better if column.sign else "") if better is None else better, column.unit,
-        column.digits, f"{block.dataset}.{block.evaluator}.{column.key}", detail,
+        column.digits, f"{block.dataset}.{block.evaluator}.{column.key}", detail, is_p(column),
     )  # fmt: skip
     return Field(head, block, column)
 
@@ -116,7 +116,7 @@ def grid(
         Line(names[one], tuple(f.entry(one) for f in fields), original=one[0] == ORIGINAL, notes=problems(own, one), who=one)
         for one in who
     ]
-    lines, ranked = mark(made, fields, lambda f: lambda i, j: f.block.apart(f.column, who[i], who[j]), rival)
+    lines, ranked = mark(made, fields, lambda f: lambda i, j: f.block.test(f.column, who[i], who[j]), rival)
     return Grid(tuple(fields), who, lines, (ranked,), names)
 
 
@@ -128,9 +128,9 @@ def problems(own: Iterable[Block], who: Identity) -> tuple[str, ...]:
 
 
 def mark(
-    lines: Sequence[Line], fields: Sequence[Field], test: Callable[[Field], Apart], rival: bool = True
+    lines: Sequence[Line], fields: Sequence[Field], test: Callable[[Field], Test], rival: bool = True
 ) -> tuple[tuple[Line, ...], tuple[Marks, ...]]:
-    """Lines with the marks of each column, by its paired test of two lines; ``original`` has none where it is no `rival`."""
+    """Lines with the marks of each column, by its test of two lines; ``original`` has none where it is no `rival`."""
     found = []
     for k, one in enumerate(fields):
         cells = [line.entries[k].cell if rival or not line.original else None for line in lines]

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from leaderboards.compare import apart, by_image
+from leaderboards.evidence import Place
 from leaderboards.groups import ORIGINAL, Identity, Record
+from leaderboards.marks import Test
 from leaderboards.paper import notes
 from leaderboards.paper.blocks import Block, Bundle, blocks, bundles
 from leaderboards.paper.build import Field, Grid, field_of, mark, problems
-from leaderboards.paper.marks import Apart
 from leaderboards.sheet import Entry, Line, Sheet
 from leaderboards.subjects import DOT
 from leaderboards.tables import Column
@@ -22,7 +22,7 @@ SCORES = {
     "Precision": "Share of the images called opacity that are.",
     "Recall": "Share of the opacity images that are called so.",
     "F1": "Harmonic mean of precision and recall.",
-    "AUROC": "Area under the ROC curve of all held-out images.",
+    "AUROC": "Area under the ROC curve within each fold, averaged over folds by their images.",
 }
 #: The matrix itself.
 COUNTS = {
@@ -31,7 +31,8 @@ COUNTS = {
 REAL = "the same whatever the method"
 READING = (
     f"Original: classifiers of the untranslated images, {REAL}. Marks hold within one architecture. Accuracy, precision, recall "
-    "and F1 follow from one confusion matrix, pooled over the folds; it stands behind this table."
+    "and F1 follow from one confusion matrix, pooled over the folds; it stands behind this table. AUROC is the area under the ROC "
+    "curve within each fold, averaged over folds by their images: folds are not calibrated alike."
 )
 
 
@@ -93,18 +94,17 @@ def _grid(bundle: Bundle, names: dict[str, str]) -> Grid:
     return Grid(tuple(fields), bundle.everybody, lines, tuple(found for _, found in marked), called)
 
 
-def _test(field: Field, lines: Sequence[tuple[str, Line]]) -> Apart:
-    """The paired tests of a column between the lines of one architecture. What no method changes is any method's: the first one's
-    that has values by image."""
-    own = {}
+def _test(field: Field, lines: Sequence[tuple[str, Line]]) -> Test:
+    """The tests of a column between the lines of one architecture. What no method changes is any method's: the first one's that has
+    anything to test by."""
+    evidence, own = field.block.evidence, dict[int, Place]()
     for k, (part, line) in enumerate(lines):
         column, rows = _column(field, part), field.block.rows
         rows_of = [rows[line.who]] if line.who in rows else list(rows.values()) if not any(line.who) else []
-        found = next((row for row in rows_of if column and by_image(row, column)), None)
+        found = next((row for row in rows_of if column and evidence.of((row, column))), None)
         if column and found:
-            own[str(k)] = (found, column)
-    tested = apart(own)
-    return lambda i, j: tested.get((str(i), str(j)))
+            own[k] = (found, column)
+    return lambda i, j: evidence.between(own[i], own[j]) if i in own and j in own else None
 
 
 def _field(block: Block, name: str, detail: str) -> Field | None:

@@ -8,12 +8,12 @@ from typing import Any
 from bench.records import without_folders
 from leaderboards import about
 from leaderboards.cells import shown_std, span
+from leaderboards.changes import WHY
 from leaderboards.groups import ORIGINAL, Identity, Record, digest_of, text
-from leaderboards.notes import brackets_are
+from leaderboards.marks import grounds, meaning
+from leaderboards.notes import brackets_are, floor
 from leaderboards.paper.blocks import SETTING, Block, Bundle, differences
 from leaderboards.paper.build import Field, Grid, distinct, used
-from leaderboards.paper.marks import OVERLAP, PAIRED, VALUE
-from leaderboards.sheet import BEST, SECOND, TIE
 from leaderboards.subjects import labels
 from leaderboards.subjects import title as heading
 from leaderboards.tables import Column
@@ -27,10 +27,6 @@ PACKAGES = (
 #: So many characters of what tells a sheet from others are in its title.
 BRIEF = 24
 LEAKY = "Split by image: patients are unknown, the same patient may be in training and test"
-LENIENT = (
-    "95 % intervals that overlap count as a tie (over patients; of several seeds the wider of that and Student's over seeds; else "
-    "± 1.96 standard deviations): there are no values by image for a paired test, and this is none"
-)
 
 
 Names = Mapping[Identity, str]
@@ -90,7 +86,7 @@ def below(table: Grid) -> list[str]:
     fields, records = table.fields, used(table.fields, table.who)
     own = distinct(fields)
     lines = [
-        *marks(table), *doubts(own, fields, table.names), *undecided(table),
+        *marks(table), *doubts(own, fields, table.names), *undecided(table), *untested(own, fields, table.names), *floors(own),
         *spreads(table), *counts(table), *unequal(fields), *favours(own, fields, table.names), *remarks(own, fields),
         *warnings(own, table.names), *evaluators(own), *provenance(own, records, table.names),
     ]  # fmt: skip
@@ -99,31 +95,33 @@ def below(table: Grid) -> list[str]:
 
 def marks(table: Grid) -> list[str]:
     """What the marks in use mean, and what they rest on."""
-    shown = {entry.mark for line in table.lines for entry in line.entries} - {""}
-    grounds: dict[str, list[str]] = {}
-    for ranked in table.ranked:
-        for one, field in zip(ranked, table.fields, strict=True):
-            for ground in one.grounds:
-                grounds.setdefault(ground, []).append(field.head.label)
-    names = {ground: ", ".join(dict.fromkeys(found)) for ground, found in grounds.items()}
-    words = [("bold: best", BEST), ("underlined: second", SECOND), ("‡: cannot be told from the best", TIE)]
-    lines = [f"Marks, by column: {'; '.join(word for word, mark in words if mark in shown)}."] if shown else []
-    if PAIRED in names:
-        lines.append(f"Ties of {names[PAIRED]}: paired Wilcoxon over patients, Holm over all pairs of rows, p ≥ 0.05.")
-    if OVERLAP in names:
-        lines.append(f"Ties of {names[OVERLAP]}: {LENIENT}.")
-    if VALUE in names:
-        lines.append(f"Marked by the value alone, as no spread is known: some of {names[VALUE]}.")
-    return lines
+    named = [(field.head.label, one) for ranked in table.ranked for one, field in zip(ranked, table.fields, strict=True)]
+    return [*meaning(one for _, one in named), *grounds(named)]
 
 
 def undecided(table: Grid) -> list[str]:
-    """Columns in which nothing can be told from the best."""
+    """Columns in which nothing is shown to differ from the best."""
     found = [
         f"{field.head.label} ({field.head.group})" if field.head.group else field.head.label
         for ranked in table.ranked[:1] for one, field in zip(ranked, table.fields, strict=True) if one.undecided
     ]  # fmt: skip
-    return [f"No method is better than the others, all being ties with the best: {', '.join(found)}."] if found else []
+    return [f"No method is shown to be better than the others, all being ties with the best: {', '.join(found)}."] if found else []
+
+
+def untested(own: Sequence[Block], fields: Sequence[Field], names: Names = NAMELESS) -> list[str]:
+    """Results of tests that several seeds do not have."""
+    found = []
+    for block in own:
+        mine = columns(fields, block)
+        for remark in (r for r in block.table.notes if r.text == WHY):
+            about = labels(column for column in remark.columns if column in mine)
+            found += [f"No {about} of {called(block, remark.methods, names)} ({block.dataset}): {WHY}."] if about else []
+    return found
+
+
+def floors(own: Sequence[Block]) -> list[str]:
+    """Distances of real clear images from others."""
+    return [line for block in own if (line := floor(block.table))]
 
 
 def columns(fields: Sequence[Field], block: Block) -> list[Column]:

@@ -10,7 +10,8 @@ from leaderboards.paper import notes
 from leaderboards.paper.blocks import Block, Bundle, blocks, bundles
 from leaderboards.paper.build import Field, Grid, distinct, field_of, grid
 from leaderboards.sheet import Line, Sheet
-from leaderboards.tables import Cell, Column
+from leaderboards.tables import Column
+from leaderboards.values import Cell
 
 #: Details of Table 1's columns, by the start of their key.
 DELTA = "Change of the lung overlap against the untranslated images, in percentage points; mean over segmenters and patients."
@@ -137,11 +138,10 @@ def _lesions(block: Block) -> list[Field]:
     found = [
         field_of(block, column, group, label, detail) for key, label, detail in LESIONS if (column := block.column(key))
     ]
-    found = [replace(field, small="<0.0001") if field.column.key == "count_p" else field for field in found]
     column = block.column("count_p") or block.column("count_change")
     if column:
         patients = field_of(block, column, group, "Patients", "Patients with opacity images.", better="")
-        head = replace(patients.head, digits=0, unit="", key=f"{block.dataset}.detection.patients")
+        head = replace(patients.head, digits=0, unit="", p=False, key=f"{block.dataset}.detection.patients")
         found.append(replace(patients, head=head, get=_patients(column)))
     return found
 
