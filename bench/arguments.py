@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import errno
 import functools
+import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from bench.errors import did_you_mean
+from bench.errors import UsageError, did_you_mean
+from bench.files import NoSpaceError, disk_full
 
 
 class Parser(argparse.ArgumentParser):
@@ -48,21 +51,64 @@ def first() -> bool:
     return os.environ.get("RANK", "0") in ("", "0")
 
 
+#: What is said where a command is ended from outside.
+INTERRUPTED = "interrupted: finished work is kept, the same command carries on."
+
+
+def speak_safely() -> None:
+    """Let what the terminal's encoding lacks come out as ``?``: no good run may fail for a dot in its table."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def speak_when_ended() -> None:
+    """Say on SIGTERM what Ctrl-C says, then end by the signal (exit code 143 in a shell).
+
+    Nothing is unwound: files are whole whenever a process ends. Children inherit the handler and end in silence. The processes of
+    torchrun keep the system's: one that waits for the others inside a collective call would never come to run a handler of ours.
+    """
+    if int(os.environ.get("WORLD_SIZE") or 1) > 1 or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        return
+    own = os.getpid()
+
+    def end(number: int, _: object) -> None:
+        if os.getpid() == own:
+            os.write(2, f"\n{INTERRUPTED}\n".encode())  # print() may be at work right now, and cannot be entered twice
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    signal.signal(signal.SIGTERM, end)
+
+
 #: Options that name places a command writes to.
-_PLACES = {"out": "--out", "cache": "--cache", "runs": "--runs"}
+_PLACES = {"out": "--out", "figures": "--figures", "cache": "--cache", "runs": "--runs"}
 
 
-def os_error(error: OSError, options: argparse.Namespace) -> str:
-    """What the system refused, in one line: the path, the flag that led there, and what to do."""
-    path = os.fspath(error.filename2 or error.filename or "")
-    path = path.decode(errors="replace") if isinstance(path, bytes) else str(path)
-    text = f"{path}: {error.strerror}." if path else f"{error.strerror}."
-    given = {flag: value for name, flag in _PLACES.items() if isinstance(value := getattr(options, name, None), str) and value}
-    flag = next((f for f, v in given.items() if path and _related(Path(path), Path(v))), "")
+def os_error(error: OSError | NoSpaceError, options: argparse.Namespace) -> str:
+    """What the system refused, in one line: the path (or where it may lie), the flag that led there, and what to do."""
+    told = isinstance(error, NoSpaceError)
+    path = os.fsdecode((error.path if isinstance(error, NoSpaceError) else error.filename2 or error.filename) or "")
+    given = _given(options)
+    flags = [flag for flag, value in given.items() if _related(Path(path), Path(value))][:1] if path else list(given)
+    if isinstance(error, NoSpaceError):
+        text, code = error.what, error.code
+    else:
+        places = "" if path or not given else f" (written to: {', '.join(f'{f} {v}' for f, v in given.items())})"
+        text, code = f"{path}: {error.strerror}." if path else f"{error.strerror}{places}.", error.errno
     keep = " Finished work is kept." if "runs" in options and "method" in options else ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{text} Free some space, or choose another {flag or next(iter(given), 'place')}.{keep}"
-    return f"{text} Choose another {flag} (given: {given[flag]}).{keep}" if flag else text + keep
+    if told or disk_full(error):
+        remedy = "Raise the limit on the size of files (ulimit -f)" if code == errno.EFBIG else "Free some space"
+        return f"{text} {remedy}{', or choose another ' + ' or '.join(flags) if flags else ''}.{keep}"
+    return f"{text} Choose another {flags[0]} (given: {given[flags[0]]}).{keep}" if path and flags else text + keep
+
+
+def _given(options: argparse.Namespace) -> dict[str, str]:
+    """The flags that name places a command writes to, with what they name here."""
+    named = {flag: getattr(options, name, None) for name, flag in _PLACES.items()}
+    if "cache" in options:
+        named["--cache"] = options.cache or os.environ.get("BENCH_CACHE")
+    return {flag: value for flag, value in named.items() if isinstance(value, str) and value}
 
 
 def _related(path: Path, given: Path) -> bool:
@@ -83,7 +129,14 @@ natural, positive = functools.partial(_at_least, 0), functools.partial(_at_least
 
 
 def asset_dirs(extra: list[str]) -> tuple[Path, ...]:
-    """Folders searched for weight files: --assets, then $BENCH_ASSETS, then torch's checkpoint folder."""
+    """Folders searched for weight files: --assets, then $BENCH_ASSETS, then torch's checkpoint folder.
+
+    Raises:
+        UsageError: a folder of --assets is none. The others need not be there: they hold for all commands of a machine.
+    """
+    for folder in extra:
+        if not Path(folder).is_dir():
+            raise UsageError(f"--assets {folder}: {'is a file; name its folder' if Path(folder).exists() else 'no such folder'}.")
     home = Path(os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "torch")
     named = [*extra, *os.environ.get("BENCH_ASSETS", "").split(os.pathsep)]
     return (*[Path(p) for p in named if p], home / "hub" / "checkpoints")

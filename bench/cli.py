@@ -10,13 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.arguments import asset_dirs, first, os_error, tell
+from bench.arguments import INTERRUPTED, asset_dirs, first, os_error, speak_safely, speak_when_ended, tell
 from bench.errors import BenchError, UsageError
+from bench.files import NoSpaceError
 from bench.parser import build_parser
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the ``bench`` command. Exit codes: 0 done, 1 a stage failed, 2 wrong usage, 3 blocked by preflight."""
+    speak_safely()
+    speak_when_ended()
     raise SystemExit(_main(list(sys.argv[1:] if arguments is None else arguments)))
 
 
@@ -29,10 +32,10 @@ def _main(arguments: list[str]) -> int:
     try:
         return int(options.call(options) or 0)
     except BenchError as error:
-        tell(f"error: {error}")
+        tell(f"error: {os_error(error, options) if isinstance(error, NoSpaceError) else error}")
         return error.exit_code
     except KeyboardInterrupt:
-        tell("\ninterrupted: finished work is kept, the same command carries on.")
+        tell(f"\n{INTERRUPTED}")
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -91,8 +94,7 @@ def _spec(options: argparse.Namespace, method: str | None = None) -> Any:
         raise UsageError(f"--seeds {options.seeds}: a seed is given twice.")
     if any(not 0 <= seed < 2**32 for seed in seeds):
         raise UsageError(f"--seeds {options.seeds}: whole numbers from 0 to {2**32 - 1}.")
-    runs = Path(options.runs)
-    cache = Path(options.cache or os.environ.get("BENCH_CACHE") or runs / "cache")
+    runs, cache = _places(options)
     if precision := getattr(options, "precision", ""):  # last: it may take a second to measure
         flags["train"] = {**flags.get("train", {}), "precision": _precision(precision, options, cache)}
         resolved = config.load(options.preset, options.config, options.sets, flags)
@@ -150,6 +152,7 @@ def _run(options: argparse.Namespace) -> int:
     from bench.progress import console
 
     console.stderr = bool(options.json)  # then the plan alone goes to stdout
+    _check_places(options)
     spec = _spec(options, options.method)
     from bench import pipeline, rows
 
@@ -160,7 +163,7 @@ def _run(options: argparse.Namespace) -> int:
         for text in problems:
             tell(f"error: {text}")
         return 3 if problems else 0
-    _check_places(spec)
+    _make_places(spec)
     outcome = rows.run(every)
     if not first():
         return 1 if outcome.failed else 0
@@ -188,7 +191,22 @@ def _variant(options: argparse.Namespace, spec: Any, variant: str) -> Any:
     return config.load(options.preset, options.config, options.sets, flags, variant)
 
 
-def _check_places(spec: Any) -> None:
+def _places(options: argparse.Namespace) -> tuple[Path, Path]:
+    """The results folder and the cache."""
+    runs = Path(options.runs)
+    return runs, Path(options.cache or os.environ.get("BENCH_CACHE") or runs / "cache")
+
+
+def _check_places(options: argparse.Namespace) -> None:
+    """Say of places that cannot be written to, before anything is read; makes nothing, so that plans are refused like runs."""
+    from bench.files import could_be_folder
+
+    runs, cache = _places(options)
+    could_be_folder(runs, "--runs")
+    could_be_folder(cache, "--cache")
+
+
+def _make_places(spec: Any) -> None:
     """Make the results and cache folders and try to write there, before any work."""
     from bench.files import check_folder
 
@@ -250,7 +268,7 @@ def _score(options: argparse.Namespace) -> int:
     from bench import external, pipeline
 
     pipeline.threads(options.threads)
-    _check_places(spec)
+    _make_places(spec)
     failed = external.score(spec, Path(options.images), options.name, options.on)
     print(f"leaderboard  {_print_leaderboard(spec.options.runs)}")
     _track_tables(spec.options.runs)

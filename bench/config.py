@@ -57,7 +57,7 @@ class TrainConfig:
         accumulate: steps whose gradients are added before an update.
         precision: ``fp32`` or ``bf16`` (autocast; losses and norms stay fp32).
         compile: compile the networks with torch.compile.
-        channels_last: keep activations in NHWC order.
+        channels_last: keep activations in NHWC order; on a GPU it pays only with `compile`.
         ema: decay of the moving average of the generators that translation uses; 0 switches it off.
         checkpoint_interval: steps between checkpoints.
         tf32: allow TF32 in CUDA matrix products and convolutions.
@@ -261,6 +261,9 @@ def fill(cls: type[T], values: Any, where: str) -> T:
     return cls(**parsed)
 
 
+_BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
 def _parse(value: Any, hint: Any, where: str) -> Any:
     origin = typing.get_origin(hint)
     if origin in (types.UnionType, typing.Union):
@@ -284,7 +287,9 @@ def _parse(value: Any, hint: Any, where: str) -> Any:
         if hint is bool:
             if isinstance(value, bool):
                 return value
-            return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[str(value).lower()]
+            if (word := str(value).lower()) not in _BOOLEANS:
+                raise ValueError("true or false expected")
+            return _BOOLEANS[word]
         if hint is int:
             number = float(value)
             if isinstance(value, bool) or not number.is_integer():

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from bench import learning, pipeline, records, scores, sources, stages
 from bench import plan as planning
@@ -18,16 +17,15 @@ from bench.config import BenchConfig, DataConfig, TrainConfig, fill, plain
 from bench.contracts import Method
 from bench.data.contract import FloatImage
 from bench.data.geometry import Frame
-from bench.data.imageset import ImageSet
 from bench.data.pixels import decode, is_dicom
 from bench.device import choose
 from bench.engine import load_weights, set_precision
 from bench.errors import BenchError, DataError, PreflightError, UsageError
 from bench.experiment import BASELINE, Experiment, RunSpec, evaluator_config, method_config
-from bench.files import check_folder, digest, file_digest, lock, replace_atomically, write_json
+from bench.files import check_folder, digest, file_digest, lock, write_json
 from bench.prior import AbsentPrior
 from bench.progress import Progress, say, warn
-from bench.registry import METHODS
+from bench.registry import DATASETS, METHODS
 from bench.translations import load_set, to_bytes, write_manifest, write_png
 
 #: What a row of images made elsewhere may be called: it is a folder's name, too.
@@ -44,7 +42,8 @@ def score(spec: RunSpec, images: Path, name: str, on: str) -> int:
     """Score translated images that another program made, next to the untranslated images of the same test set.
 
     File names (without suffix) are image ids of the test set; each image is brought to the run's size like any other. Missing
-    and surplus ids are listed: all test images must be there.
+    and surplus ids are listed: all test images must be there. That, and whether every file can be decoded, is found out before
+    anything is trained or scored.
 
     Returns:
         How many scores failed; the others' records are written.
@@ -52,6 +51,7 @@ def score(spec: RunSpec, images: Path, name: str, on: str) -> int:
     Raises:
         UsageError: `name` cannot be a row's name or is a method's, or `on` is no test set.
         PreflightError: images are missing.
+        DataError: an image cannot be decoded.
     """
     _check_name(spec, name)
     if not images.is_dir():
@@ -59,27 +59,30 @@ def score(spec: RunSpec, images: Path, name: str, on: str) -> int:
     experiment = pipeline.open_run(spec)
     test = on or experiment.test_names()[0]
     if test not in experiment.test_names():
-        raise UsageError(f"--on {test}: not a test set of this run ({', '.join(experiment.test_names())}).")
+        known = DATASETS.knows(test) and test not in experiment.datasets
+        remedy = f" Give its folder: --data {test}=PATH." if known else ""
+        raise UsageError(f"--on {test}: not a test set of this run ({', '.join(experiment.test_names())}).{remedy}")
+    chosen = _needed(experiment, test)
     pipeline.close_to_others(experiment)
-    failed, lost = _prepare(experiment, test)
-    source = experiment.test_set(test)
-    files = _match(images, source, test)
+    files = _match(images, _ids(experiment, test, chosen), test)
     content = digest([[i, file_digest(p)] for i, p in sorted(files.items())])
     folder = spec.options.runs / name / experiment.train_name / f"external-{content[:8]}"
     with lock(folder / ".lock", wait=False):
         if experiment.policy() == "credentialed":
             folder.chmod(0o700)
-        write_json(folder / "config.json", _describe(experiment, name, images, test, content))
         key = experiment.translate_key(content, test)
         target = stages.translated_folder(folder, test, key)
-        _import(files, source, target, key)
+        _import(files, experiment.data.size, target, key)
+        set_precision(spec.config.train)
+        failed, lost = _prepare(chosen)
+        write_json(folder / "config.json", _describe(experiment, name, images, test, content))
+        source = experiment.test_set(test)
         sources.keep_all(experiment, [test])
         translated = load_set(target, source)
         identity = {
             "method": name, "method_version": 0, "paper": "", "trained_by": "external", "config_fingerprint": content,
             "method_config": None, "trained_with_prior": False, "warnings": [], "cost": {},
         }  # fmt: skip
-        set_precision(spec.config.train)
         made = scores.Images(
             test=test, translated=translated, seed=experiment.seed, folder=folder, key=key, identity=identity
         )  # fmt: skip
@@ -108,15 +111,11 @@ def _check_name(spec: RunSpec, name: str) -> None:
         raise UsageError(f"--as {name}: that is {what}; choose another name.")
 
 
-def _prepare(experiment: Experiment, test: str) -> tuple[int, dict[str, str]]:
-    """Make what the scores of a test set rest on, as a run would: its images, the classifier, the untranslated row.
-
-    Returns:
-        How many scores of the untranslated images failed, and why for the evaluators that could not be prepared.
+def _needed(experiment: Experiment, test: str) -> list[planning.Stage]:
+    """What the scores of a test set rest on, of a run's plan: its images, the classifier, the untranslated row.
 
     Raises:
         PreflightError: something needed is missing.
-        BenchError: the images or the classifier could not be made.
     """
     plan = planning.plan(experiment)
     key = experiment.translate_key(experiment.train_key(BASELINE, 0), test)
@@ -126,6 +125,29 @@ def _prepare(experiment: Experiment, test: str) -> tuple[int, dict[str, str]]:
     chosen = [s for s in plan if any(s is w for w in wanted)]
     if problems := planning.problems(chosen):
         raise PreflightError("\n".join(problems))
+    return chosen
+
+
+def _ids(experiment: Experiment, test: str, chosen: list[planning.Stage]) -> list[str]:
+    """The ids of a test set, out of its tables; of one that leaves corrupt images out decoding tells which, and comes first."""
+    dataset = experiment.datasets[test]
+    if not experiment.data.skip_corrupt:
+        return [record.image_id for record in dataset.records("test")]
+    index = dataset.place("test", experiment.data.size).index
+    if broken := pipeline.walk([s for s in chosen if s.kind == "data" and s.marker == index]).failed:
+        raise BenchError(f"nothing scored: {pipeline.why_lost(broken[0])}")
+    return experiment.test_set(test).ids
+
+
+def _prepare(chosen: list[planning.Stage]) -> tuple[int, dict[str, str]]:
+    """Make what `_needed` names.
+
+    Returns:
+        How many scores of the untranslated images failed, and why for the evaluators that could not be prepared.
+
+    Raises:
+        BenchError: the images or the classifier could not be made.
+    """
     failed = pipeline.walk(chosen).failed
     if broken := next((s for s in failed if s.kind not in ("fit", "score")), None):
         raise BenchError(f"nothing scored: {broken.kind} of {broken.title} failed.")
@@ -169,33 +191,38 @@ def _score_one(experiment: Experiment, images: scores.Images, evaluator: str) ->
     scores.score_images(experiment, images, evaluator)
 
 
-def _match(images: Path, source: ImageSet, test: str) -> dict[str, Path]:
+def _match(images: Path, ids: Sequence[str], test: str) -> dict[str, Path]:
+    """The file of each id, in the order of ids.
+
+    Raises:
+        PreflightError: an id has none, or two.
+    """
     if (images / "images").is_dir() and ((images / "masks").is_dir() or (images / "translations.json").is_file()):
         images = images / "images"  # a folder that `bench translate` wrote, or a translated set: masks are no images
-    found: dict[str, Path] = {}
+    wanted, found = set(ids), dict[str, Path]()
     for path in _inputs(images):
-        if path.stem in source.ids and found.setdefault(path.stem, path) != path:
+        if path.stem in wanted and found.setdefault(path.stem, path) != path:
             raise PreflightError(f"image '{path.stem}' is there twice: {found[path.stem]} and {path}. Remove one.")
         found.setdefault(path.stem, path)
-    missing = [i for i in source.ids if i not in found]
-    surplus = sorted(set(found) - set(source.ids))
+    missing = [i for i in ids if i not in found]
+    surplus = sorted(set(found) - wanted)
     if surplus:
         warn(f"{len(surplus)} images belong to no image of {test}/test and are left out: {', '.join(surplus[:5])}")
     if missing:
         raise PreflightError(
-            f"{len(missing)} of {len(source)} images of {test}/test are missing in {images}: {', '.join(missing[:5])}. "
-            "Files are named by image id, for example " + f"{source.ids[0]}.png."
+            f"{len(missing)} of {len(ids)} images of {test}/test are missing in {images}: {', '.join(missing[:5])}. "
+            "Files are named by image id, for example " + f"{ids[0]}.png."
         )
-    return {i: found[i] for i in source.ids}
+    return {i: found[i] for i in ids}
 
 
-def _import(files: dict[str, Path], source: ImageSet, target: Path, key: str) -> None:
-    """Bring images to 8-bit squares of the run's size, so that all methods' images went through the same steps."""
+def _import(files: dict[str, Path], size: int, target: Path, key: str) -> None:
+    """Bring images to 8-bit squares of `size` pixels a side, so that all methods' images went through the same steps."""
     for image_id, path in files.items():
         values, _ = decode(path)
-        square = Frame(values.shape[0], values.shape[1], source.size).image(values)
+        square = Frame(values.shape[0], values.shape[1], size).image(values)
         write_png(target / "images" / f"{image_id}.png", np.round(square * 255).astype(np.uint8))
-    write_manifest(target, source.ids, key, external=True)
+    write_manifest(target, files, key, external=True)
 
 
 # -- translate -------------------------------------------------------------------------------------------------------------
@@ -251,8 +278,9 @@ def translate(run: Path, source: Path, out: Path, device_name: str) -> int:
     geometry of each. Files that cannot be decoded are named and skipped; the exit code is then 1.
 
     Raises:
-        UsageError: no run, or nothing to translate.
+        UsageError: no run, nothing to translate, or `out` and `source` lie in each other's way.
     """
+    _check_apart(source, out)
     device = choose(device_name)
     method, facts = open_method(run, device)
     size = fill(DataConfig, facts["config"]["data"], "data").size
@@ -271,8 +299,8 @@ def translate(run: Path, source: Path, out: Path, device_name: str) -> int:
         except DataError as error:
             warn(f"skipped: {error}")
             failed += 1
-            continue
-        written[name] = _translate_one(method, values, size, device, out, name)
+        else:
+            written[name] = _translate_one(method, values, size, device, out, name)
         progress.advance(done)
     progress.stop()
     write_json(
@@ -280,6 +308,19 @@ def translate(run: Path, source: Path, out: Path, device_name: str) -> int:
     )
     say(f"{len(written)} images translated to {out / 'images'}" + (f", {failed} skipped" if failed else ""))
     return 1 if failed else 0
+
+
+def _check_apart(source: Path, out: Path) -> None:
+    """Whether what is written stays out of what is read: else the next call would translate translations, or masks.
+
+    Raises:
+        UsageError: `out` is the folder of the input or lies in it, or the input lies where images or masks are written.
+    """
+    read, written = source.resolve(), out.resolve()
+    inside = read.is_dir() and written.is_relative_to(read)
+    if inside or any(read.is_relative_to(written / kind) for kind in ("images", "masks")):
+        where = "lies in the folder that is read" if inside else "would write over the input"
+        raise UsageError(f"--out {out}: {where} ({source}). Choose another --out DIR, beside it.")
 
 
 def _translate_one(
@@ -294,9 +335,7 @@ def _translate_one(
     top, left, height, width = frame.content
     for kind, made in (("images", result.image), ("masks", None if result.mask is None else result.mask * 2 - 1)):
         if made is not None:
-            content = to_bytes(made)[0][top : top + height, left : left + width]
-            path = out / kind / f"{name}.png"
-            replace_atomically(path, lambda t, c=content: Image.fromarray(c).save(t, format="PNG"))  # type: ignore[misc]
+            write_png(out / kind / f"{name}.png", to_bytes(made)[0][top : top + height, left : left + width])
     return {"native": list(values.shape), "written": [height, width], "mask": result.mask is not None}
 
 

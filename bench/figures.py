@@ -62,14 +62,10 @@ def _cases(source: ImageSet, cases: int) -> list[int]:
 
 
 def _draw(columns: Sequence[Column], labels: Sequence[str], path: Path, title: str) -> Path:
-    import matplotlib as mpl
+    from matplotlib.figure import Figure  # without pyplot: drawing leaves the backend of a notebook alone
 
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(
-        len(labels), len(columns), figsize=(1.7 * len(columns), 1.7 * len(labels) + 0.7), squeeze=False, layout="constrained"
-    )
+    figure = Figure(figsize=(1.7 * len(columns), 1.7 * len(labels) + 0.7), layout="constrained")
+    axes = figure.subplots(len(labels), len(columns), squeeze=False)
     for column, (name, values, colours, (low, high)) in enumerate(columns):
         for row, label in enumerate(labels):
             axis = axes[row][column]
@@ -82,5 +78,4 @@ def _draw(columns: Sequence[Column], labels: Sequence[str], path: Path, title: s
                 axis.set_ylabel(label[-16:], fontsize=6)
     figure.suptitle(title, fontsize=10)
     replace_atomically(path, lambda temporary: figure.savefig(temporary, dpi=130, format="png"))
-    plt.close(figure)
     return path

@@ -20,20 +20,45 @@ from typing import IO, Any
 from bench.errors import BenchError, PreflightError
 
 
+class NoSpaceError(BenchError):
+    """A file could not be written for want of space.
+
+    Attributes:
+        path: the file.
+        code: of the system's error.
+        what: the message without its remedy.
+    """
+
+    path: Path = Path()
+    code: int | None = None
+    what: str = ""
+
+
 def disk_full(error: BaseException | None) -> bool:
-    """Whether an error, or one that it came from, says that no space is left."""
+    """Whether an error, or one that it came from, says that no space is left: on the disk, of a quota, or for a file so large."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             return True
         error = error.__cause__
     return False
+
+
+def no_space(path: Path, error: OSError) -> NoSpaceError:
+    """What to raise where `error` (see `disk_full`) kept `path` from being written: the system does not always name the file."""
+    large = error.errno == errno.EFBIG
+    why = "file too large" if large else "no space left on device"
+    remedy = "Raise the limit on the size of files (ulimit -f)" if large else "Free some space"
+    what = f"{why} while writing {path}."
+    made = NoSpaceError(f"{what} {remedy} and run the same command again.")
+    made.path, made.code, made.what = path, error.errno, what
+    return made
 
 
 def replace_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary file beside `path`, then rename it: `path` is old or new, never half.
 
     Raises:
-        BenchError: no space is left; the message names the file and what was kept.
+        NoSpaceError: no space is left; the message names the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -43,10 +68,7 @@ def replace_atomically(path: Path, write: Callable[[Path], None]) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         if disk_full(error):
-            raise BenchError(
-                f"no space left on device while writing {path}. Finished work is kept: free some space (or move the "
-                "results with --runs DIR) and run the same command again."
-            ) from error
+            raise no_space(path, error) from error
         raise
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -58,14 +80,34 @@ def check_folder(folder: Path, flag: str) -> None:
 
     Raises:
         PreflightError: it cannot be made or written to; the message names the flag.
+        NoSpaceError: no space is left there, as when that shows later.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".write-test-") as stream:
             stream.write(b"x" * 4096)
     except OSError as error:
-        why = "it is a file" if isinstance(error, (FileExistsError, NotADirectoryError)) else error.strerror
-        raise PreflightError(f"{flag} {folder}: cannot write there ({why}). Choose another {flag} DIR.") from error
+        if disk_full(error):
+            raise no_space(folder, error) from error
+        why = "it is a file" if isinstance(error, (FileExistsError, NotADirectoryError)) else str(error.strerror)
+        raise _unwritable(folder, flag, why) from error
+
+
+def could_be_folder(folder: Path, flag: str) -> None:
+    """What can be known of `check_folder`'s answer without making anything.
+
+    Raises:
+        PreflightError: a file is in the way, or the folder that it would be made in may not be written to.
+    """
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(place))
+    if not there.is_dir():
+        raise _unwritable(folder, flag, "it is a file" if there.exists() else f"{there} leads nowhere")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise _unwritable(folder, flag, os.strerror(errno.EACCES))
+
+
+def _unwritable(folder: Path, flag: str, why: str) -> PreflightError:
+    return PreflightError(f"{flag} {folder}: cannot write there ({why}). Choose another {flag} DIR.")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -129,6 +171,7 @@ def lock(path: Path, wait: bool, say: Callable[[str], None] | None = None) -> It
 
     Raises:
         BenchError: somebody else holds it and `wait` is False.
+        NoSpaceError: no space is left for its line.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+", encoding="utf-8") as stream:
@@ -144,8 +187,13 @@ def lock(path: Path, wait: bool, say: Callable[[str], None] | None = None) -> It
                 say(f"waiting for {holder}, which is making {path.parent}")
             fcntl.flock(stream, fcntl.LOCK_EX)
         stream.truncate(0)
-        stream.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "command": " ".join(sys.argv)}))
-        stream.flush()
+        who = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "command": " ".join(sys.argv)})
+        try:
+            os.write(stream.fileno(), who.encode())  # unbuffered: what a full disk refuses is not tried again at the end
+        except OSError as error:
+            if disk_full(error):
+                raise no_space(path, error) from error
+            raise
         try:
             yield
         finally:

@@ -107,10 +107,7 @@ def _finished(folder: Path) -> bool:
 
 def show_dataset(reader: Reader, out: Path, size: int, count: int) -> Path:
     """Draw the first images of each domain with lung mask (blue), opacity (red) and boxes (yellow). Returns the PNG."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure  # without pyplot: drawing leaves the backend of a notebook alone
 
     records, problems, _ = reader.records()
     for problem in [p for p in problems if p.fatal][:3]:
@@ -123,9 +120,8 @@ def show_dataset(reader: Reader, out: Path, size: int, count: int) -> Path:
     if not chosen:
         raise DataError(f"dataset '{reader.name}' has no opacity or clear images to show.")
     columns = max(len(some) for some in chosen.values())
-    figure, axes = plt.subplots(
-        len(chosen), columns, figsize=(1.9 * columns, 2.2 * len(chosen)), squeeze=False, layout="constrained"
-    )
+    figure = Figure(figsize=(1.9 * columns, 2.2 * len(chosen)), layout="constrained")
+    axes = figure.subplots(len(chosen), columns, squeeze=False)
     for row, (domain, some) in enumerate(chosen.items()):
         for column in range(columns):
             axis = axes[row][column]
@@ -133,7 +129,6 @@ def show_dataset(reader: Reader, out: Path, size: int, count: int) -> Path:
             if column < len(some):
                 _draw(axis, reader, some[column], size, f"{domain} {some[column].view}")
     replace_atomically(out, lambda temporary: figure.savefig(temporary, dpi=120, format="png"))
-    plt.close(figure)
     return out
 
 
@@ -168,7 +163,7 @@ def show_assets(folders: tuple[Path, ...], resolved: config.BenchConfig) -> None
         say(f"  {asset.size:,} bytes, sha256 {asset.sha256}")
     say("optional, files of your own:")
     weights = resolved.prior.weights
-    own = locate(weights, ()) if weights else None
+    own = locate(weights, folders) if weights else None
     prior = Slot(
         "--set prior.weights=FILE", "the finding classifier: a DenseNet-121, torchvision or torchxrayvision keys; without it one is "
         "trained on the labels at hand", weights, own,

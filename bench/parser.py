@@ -50,7 +50,10 @@ def build_parser(calls: Mapping[str, Any]) -> argparse.ArgumentParser:
         "--precision", choices=("fp32", "bf16", "auto"), default="",
         help="sets train.precision, which changes numbers; auto: bf16 where it is faster (default: the preset's)",
     )  # fmt: skip
-    run.add_argument("--compile", action="store_true", help="sets train.compile: torch.compile, for long runs")
+    run.add_argument(
+        "--compile", action="store_true",
+        help="sets train.compile: torch.compile, for long runs; on a GPU together with --set train.channels_last=true",
+    )  # fmt: skip
     run.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     run.add_argument(
         "--force", choices=("train", "translate", "score"), default="", help="do a stage again, and all after it"
@@ -128,7 +131,7 @@ def leaderboard(board: argparse.ArgumentParser) -> None:
     board.add_argument("runs", nargs="*", default=["runs"], metavar="RUNS", help="results folders (default: runs)")
     board.add_argument(
         "--table", choices=("1", "2", "3", "fig6", "all", "general"), default="",
-        help="a table of the paper, all of them, or the general leaderboard (default: general in md, everything in csv and json)",
+        help="a table of the paper, all of them, or the general leaderboard (default: general in md, else all that there is)",
     )  # fmt: skip
     board.add_argument("--format", choices=("md", "html", "csv", "latex", "json"), default="", help="default: md; html is one page")
     board.add_argument("--full", action="store_true", help="the general leaderboard with every pair of methods and every part")

@@ -318,14 +318,12 @@ def _pixels(path: Path) -> Bytes:
 
 def _figure(columns: Sequence[tuple[str, list[Bytes], str]], rows: Sequence[str], target: Path, source: str) -> None:
     """Draw columns (title, images, colour map), and write `source` into the file."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure  # without pyplot: drawing leaves the backend of a notebook alone
 
     side = columns[0][1][0].shape[0] * SCALE / 100  # inches at 100 dots
     shape = (side * len(columns) * 1.06 + 0.3, side * len(rows) * 1.06 + 0.3)
-    figure, axes = plt.subplots(len(rows), len(columns), figsize=shape, squeeze=False, layout="constrained")
+    figure = Figure(figsize=shape, layout="constrained")
+    axes = figure.subplots(len(rows), len(columns), squeeze=False)
     for k, (title, images, colours) in enumerate(columns):
         axes[0][k].set_title(title, fontsize=8)
         for row, image in enumerate(images):
@@ -335,7 +333,6 @@ def _figure(columns: Sequence[tuple[str, list[Bytes], str]], rows: Sequence[str]
         axes[row][0].set_ylabel(name, fontsize=6)
     about = {"Source": source, "Software": None}
     replace_atomically(target, lambda temporary: figure.savefig(temporary, dpi=100, format="png", metadata=about))
-    plt.close(figure)
 
 
 if __name__ == "__main__":

@@ -215,6 +215,48 @@ def test_no_such_folder(bench: Bench, tmp_path: Path) -> None:
         assert answer.code == 3 and "nowhere" in answer.err and len(answer.err.splitlines()) == 1
 
 
+def test_a_file_instead_of_a_folder(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "rsna.zip").write_bytes(b"PK")
+    for words in (["data", "check", "rsna", tmp_path / "rsna.zip"], run_words(tmp_path / "rsna.zip", "rsna")):
+        answer = bench(*words)
+        assert answer.code == 3 and len(answer.err.splitlines()) == 1 and "does not exist" not in answer.err
+        assert f"{tmp_path / 'rsna.zip'} is a file; name the folder that holds it" in answer.err
+
+
+def test_one_image_in_both_domains(bench: Bench, tmp_path: Path) -> None:
+    """Also where it was saved anew: pixels count, not bytes."""
+    root = make_folder(tmp_path / "folder", masks=False, table=False)
+    good = root / "opacity" / "site" / "scan02.png"
+    (root / "clear" / "site" / "other.png").write_bytes(good.read_bytes() + b"trailing")
+    check = bench("data", "check", "folder", root)
+    assert check.code == 3 and "cannot be used (1 error)" in check.out
+    assert "clear/site/other.png: clear, has the pixels of opacity/site/scan02.png, opacity; an image has one domain" in check.out
+    assert bench("data", "check", "folder", root, "--no-decode").code == 0, "tables do not tell"
+
+
+def test_one_image_in_two_splits(bench: Bench, tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "folder", masks=False)
+
+    def split(rows: list[list[str]]) -> list[list[str]]:
+        return [rows[0], *[[row[0], f"q{i}", *row[2:5], "train" if i % 4 < 2 else "test", ""] for i, row in enumerate(rows[1:])]]
+
+    edit_csv(root / "metadata.csv", split)
+    assert bench("data", "check", "folder", root).code == 0
+    images = sorted((root / "opacity" / "site").iterdir())
+    splits = {row.split(",")[0]: row.split(",")[5] for row in (root / "metadata.csv").read_text().splitlines()[1:]}
+    other = next(path for path in images if splits[path.stem] != splits[images[0].stem])
+    other.write_bytes(images[0].read_bytes())
+    check = bench("data", "check", "folder", root)
+    assert check.code == 3 and f"has the pixels of opacity/site/{other.name} in '{splits[other.stem]}'" in check.out
+
+
+def test_one_image_twice_in_a_domain_is_a_note(bench: Bench, tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "folder", masks=False, table=False)
+    shutil.copy(root / "opacity" / "site" / "scan02.png", root / "opacity" / "site" / "scan02b.png")
+    check = bench("data", "check", "folder", root)
+    assert check.code == 0 and "note      folder: same pixels as another image: 1 image (first: " in check.out
+
+
 @pytest.mark.parametrize("domain", ["opacity", "clear"])
 def test_empty_domain(bench: Bench, tmp_path: Path, domain: str) -> None:
     root = make_folder(tmp_path / "folder", masks=False, table=False)

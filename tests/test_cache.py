@@ -157,6 +157,7 @@ def test_a_killed_build_leaves_nothing_that_counts(root: Path, tmp_path: Path) -
     deadline = time.time() + 20
     while len(loads(log)) < 3 and time.time() < deadline:
         time.sleep(0.02)
+    assert len(loads(log)) >= 3, "the first process did not begin in time"
     process.send_signal(signal.SIGKILL)  # the parent only: its workers must not live on and keep the lock
     process.wait()
     half = list(folder.glob("data/*/.test-16.*.tmp"))

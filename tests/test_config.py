@@ -98,7 +98,7 @@ def test_presets_are_valid_down_to_methods_and_evaluators(name: str) -> None:
         ("train.batch_size=-1", "train.batch_size=-1: at least 1"),
         ("train.ema=1", "train.ema=1.0: at least 0, below 1"),
         ("train.ema=nan", "a finite number expected"),
-        ("train.compile=perhaps", "'train.compile': cannot use 'perhaps'"),
+        ("train.compile=perhaps", r"'train.compile': cannot use 'perhaps' \(true or false"),
         ("train.precision=fp16", "train.precision=fp16: fp32 or bf16"),
         ("train.checkpoint_interval=0", "at least 1"),
         ("data.fractions=0.5,0.5", "3 values expected"), ("data.fractions=[0.5, 0.5]", "3 values expected"),

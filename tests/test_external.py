@@ -15,8 +15,9 @@ from conftest import TINY, TOY, Bench, folder, forget_imports, records
 from fixtures_data import chest, make_folder, save_png, write_dicom
 from PIL import Image
 
-from bench import stages
+from bench import pipeline, stages
 from bench.files import lock
+from bench.plan import Stage
 
 Toy = tuple[str, ...]
 
@@ -87,6 +88,54 @@ def test_score_of_a_broken_image_names_it(bench: Bench, outside: tuple[Path, lis
     assert answer.code == 3 and path.name in answer.err and len(answer.err.splitlines()) == 1
 
 
+@pytest.mark.parametrize("wrong", ["misnamed", "cut short", "empty"])
+@pytest.mark.parametrize("skip", [False, True])
+def test_score_looks_at_the_images_before_any_work(
+    bench: Bench, outside: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str, skip: bool
+) -> None:
+    made, words = outside
+    first, *_ = sorted(made.iterdir())
+    if wrong == "misnamed":
+        first.rename(made / "stranger.png")
+    elif wrong == "cut short":
+        first.write_bytes(first.read_bytes()[:-200])
+    else:
+        shutil.rmtree(made)
+        made.mkdir()
+    walked: list[str] = []
+    walk = pipeline.walk
+
+    def watched(plan: list[Stage]) -> pipeline.Outcome:
+        walked.extend(stage.kind for stage in plan)
+        return walk(plan)
+
+    monkeypatch.setattr(pipeline, "walk", watched)
+    fresh = ["--runs", str(tmp_path / "fresh"), "--cache", str(tmp_path / "cache"), "--set", f"data.skip_corrupt={skip}"]
+    answer = bench(*words, *fresh)
+    assert answer.code == 3 and len(answer.err.splitlines()) == (2 if wrong == "misnamed" else 1)
+    told = {"misnamed": "1 of 7 images of synthetic/test are missing", "empty": "7 of 7 images of synthetic/test are missing"}
+    assert told.get(wrong, f"{first}: the image is cut off or damaged") in answer.err
+    assert walked == (["data"] if skip else []), "which images it leaves out, only decoding of the test set tells"
+    assert not list((tmp_path / "fresh").rglob("config.json"))
+
+
+def test_score_of_a_set_without_its_corrupt_images(bench: Bench, cache: Path, tmp_path: Path) -> None:
+    """An image of the test set that cannot be decoded is asked of nobody."""
+    root = make_folder(tmp_path / "folder", images=24, patients=24, masks=False, table=False)
+    words = [*[w for w in TINY if w not in ("--data", "synthetic,images=24")], "--data", f"folder={root}", "--suite", "toy-score"]
+    words += ["--runs", str(tmp_path / "runs"), "--set", "data.skip_corrupt=true"]
+    assert bench("run", "--method", "original", *words, "--cache", str(tmp_path / "one")).code == 0
+    images = next((tmp_path / "runs" / "original").rglob("images"))
+    first, *_ = sorted(images.iterdir())
+    (film,) = (p for p in root.rglob(f"{first.stem}.*") if p.is_file())
+    film.write_bytes(film.read_bytes()[:-40])
+    first.unlink()
+    words[words.index("--runs") + 1] = str(tmp_path / "later")
+    answer = bench("score", "--images", images, "--as", "my-gan", *words, "--cache", str(tmp_path / "two"))
+    assert answer.code == 0, answer.err
+    assert records(tmp_path / "later")["my-gan/folder--toy-score"]["status"] == "ok"
+
+
 def test_score_with_a_failing_evaluator(bench: Bench, outside: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
     from bench.registry import SUITES
 
@@ -100,7 +149,10 @@ def test_score_with_a_failing_evaluator(bench: Bench, outside: tuple[Path, list[
 
 def test_score_on_an_unknown_test_set(bench: Bench, outside: tuple[Path, list[str]]) -> None:
     answer = bench(*outside[1], "--on", "rsna")
-    assert answer.code == 2 and "--on rsna: not a test set of this run (synthetic)" in answer.err
+    assert answer.code == 2
+    assert "--on rsna: not a test set of this run (synthetic). Give its folder: --data rsna=PATH." in answer.err
+    other = bench(*outside[1], "--on", "elsewhere")
+    assert other.code == 2 and other.last.endswith("--on elsewhere: not a test set of this run (synthetic).")
 
 
 def test_score_in_fresh_runs_scores_the_untranslated_images_too(bench: Bench, outside: tuple[Path, list[str]], tmp_path: Path) -> None:
@@ -270,6 +322,32 @@ def test_translate_tells_where_the_methods_file_has_changed(bench: Bench, run: P
     assert answer.code == 0 and "method 'toy' has changed since" in answer.err
 
 
+def test_translate_never_reads_what_it_writes(bench: Bench, run: Path, tmp_path: Path) -> None:
+    films = tmp_path / "films"
+    save_png(films / "a.png", chest(1, 32))
+    save_png(films / "images" / "b.png", chest(2, 32))
+    for source, out, why in (
+        (films, films, "lies in the folder that is read"),
+        (films, films / "deep" / "out", "lies in the folder that is read"),
+        (films / "images", films, "would write over the input"),
+        (films / "images" / "b.png", films, "would write over the input"),
+    ):
+        answer = bench("translate", run, source, "--out", out, "--import", TOY)
+        assert answer.code == 2 and answer.err == f"error: --out {out}: {why} ({source}). Choose another --out DIR, beside it.\n"
+    assert {p.name for p in films.rglob("*")} == {"a.png", "images", "b.png"}
+    assert bench("translate", run, films / "a.png", "--out", films, "--import", TOY).code == 0, "one film, beside it"
+    assert bench("translate", run, films / "images", "--out", tmp_path / "films-out", "--import", TOY).code == 0
+
+
+def test_translate_counts_what_it_skips(bench: Bench, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_png(tmp_path / "films" / "a.png", chest(1, 32))
+    (tmp_path / "films" / "b.png").write_text("no image")
+    seen: list[int] = []
+    monkeypatch.setattr("bench.progress.Progress.advance", lambda self, done, *more: seen.append(done))
+    assert bench("translate", run, tmp_path / "films", "--out", tmp_path / "out", "--import", TOY).code == 1
+    assert seen == [1, 2]
+
+
 def test_translate_with_the_untranslated_run_copies(bench: Bench, run: Path, tmp_path: Path) -> None:
     pixels = chest(1, 32)
     save_png(tmp_path / "films" / "a.png", pixels)
@@ -302,38 +380,3 @@ def test_translate_to_a_file(bench: Bench, run: Path, tmp_path: Path) -> None:
         answer = bench("translate", run, tmp_path / "films", "--out", place, "--import", TOY)
         assert answer.code == 3 and len(answer.err.splitlines()) == 1
         assert f"--out {place}: cannot write there" in answer.err and "Choose another --out DIR" in answer.err
-
-
-@pytest.mark.parametrize("text", ["", "{", "{}", "[]", "null", '{"method": 3, "config": {}}', "\ud800"])
-def test_damaged_run_files(bench: Bench, run: Path, tmp_path: Path, text: str) -> None:
-    save_png(tmp_path / "films" / "a.png", chest(1, 32))
-    words = ["translate", run, tmp_path / "films", "--out", tmp_path / "out", "--import", TOY]
-    for name, remedy in (("train.json", "Delete it and run the same `bench run` command"), ("config.json", "--force translate")):
-        (run / name).write_bytes(text.encode(errors="surrogatepass"))
-        answer = bench(*words)
-        assert answer.code == 1 and len(answer.err.splitlines()) == 1 and f"{run / name} is damaged. " in answer.err
-        assert remedy in answer.err
-        listed = bench("list", "runs", "--runs", tmp_path / "runs")
-        assert listed.code == 0 and f"{run / name} is damaged" in listed.err and "original" in listed.out
-
-
-def test_weights_that_are_not_there_or_elsewhere(bench: Bench, run: Path, tmp_path: Path) -> None:
-    save_png(tmp_path / "films" / "a.png", chest(1, 32))
-    facts = json.loads((run / "train.json").read_text())
-    (tmp_path / "outside.pth").touch()
-    for name in ("nowhere.pth", "../../../../outside.pth"):
-        (run / "train.json").write_text(json.dumps({**facts, "weights": name}))
-        answer = bench("translate", run, tmp_path / "films", "--out", tmp_path / "out", "--import", TOY)
-        assert answer.code == 1 and f"train.json names {name}, which is not there. Delete it and run" in answer.err
-
-
-def test_the_remedies_work(bench: Bench, toy: Toy, run: Path, tmp_path: Path) -> None:
-    save_png(tmp_path / "films" / "a.png", chest(1, 32))
-    words = ["translate", run, tmp_path / "films", "--out", tmp_path / "out", "--import", TOY]
-    (run / "config.json").write_text("{}")
-    (run / "train.json").unlink()
-    again = bench("run", *toy)
-    assert again.code == 0 and "resume" in again.out
-    (run / "config.json").write_text("{}")
-    assert bench("run", *toy, "--force", "translate").code == 0
-    assert bench(*words).code == 0

@@ -65,6 +65,12 @@ def test_only_one_file_imports_mmengines_runner() -> None:
     assert found == {"bench/runner.py"}
 
 
+def test_pictures_leave_the_backend_of_a_notebook_alone() -> None:
+    """pyplot chooses one for the whole process; `matplotlib.figure.Figure` needs none."""
+    found = [p for p in SOURCES for module, _ in imports(p) if module.startswith("matplotlib.pyplot")]
+    assert not found and not [p for p in SOURCES if "mpl.use(" in p.read_text(encoding="utf-8")]
+
+
 def test_nothing_imports_tests_or_scripts() -> None:
     assert not [p for p in SOURCES for module, _ in imports(p) if module.split(".")[0] in ("tests", "scripts", "conftest")]
 

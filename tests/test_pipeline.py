@@ -450,6 +450,7 @@ def test_second_run_on_the_same_folder_says_who_holds_it(bench: Bench, forks: Fo
     deadline = time.monotonic() + 60
     while not (tmp_path / "training").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
+    assert (tmp_path / "training").exists(), "the first run did not begin to train in time"
     second = bench("run", *toy)
     other = bench("run", *toy, "--method", "original")  # shares data and baseline with it, and need not wait for its training
     (tmp_path / "go").touch()

@@ -264,13 +264,13 @@ def test_logs_are_read_over_the_borders_of_blocks(tmp_path: Path) -> None:
     assert list(files.pieces(path)) == []
 
 
-def test_parts_of_a_run_never_begin_in_the_same_second(tmp_path: Path) -> None:
+def test_parts_of_a_run_never_begin_in_the_same_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """W&B would write the second part over the first."""
-    while time.time() % 1 > 0.7:  # not so near the end of the second that it is over before we look
-        time.sleep(0.01)
-    stamp = time.strftime("%Y%m%d_%H%M%S")
-    (tmp_path / f"offline-run-{stamp}-abc").mkdir()
+    slept: list[float] = []
+    clock = SimpleNamespace(strftime=lambda form: time.strftime(form, time.gmtime(100 + sum(slept))), sleep=slept.append)
+    monkeypatch.setattr(files, "time", clock)
+    (tmp_path / "offline-run-19700101_000140-abc").mkdir()
     files.wait_for_a_second_of_its_own(tmp_path, "other")
-    assert time.strftime("%Y%m%d_%H%M%S") == stamp, "another run may begin at once"
+    assert not slept, "another run may begin at once"
     files.wait_for_a_second_of_its_own(tmp_path, "abc")
-    assert time.strftime("%Y%m%d_%H%M%S") > stamp
+    assert 1.0 <= sum(slept) < 1.2

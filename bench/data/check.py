@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import combinations
 
 from bench.data.contract import DOMAINS, MASK_LUNG, OTHER, Box, Decoded, ImageRecord, Problem, Reader
 from bench.data.geometry import Frame, clip
@@ -68,7 +70,7 @@ def inspect(reader: Reader, decode: bool = True, workers: int = 2, progress: Pro
 
     Args:
         reader: the dataset.
-        decode: decode every image with its masks, which alone finds broken files.
+        decode: decode every image with its masks, which alone finds broken files, and images that are there twice.
         workers: threads that decode.
         progress: called with (images done, images) after each image.
 
@@ -84,6 +86,7 @@ def inspect(reader: Reader, decode: bool = True, workers: int = 2, progress: Pro
     bits: Counter[int] = Counter()
     sound = []
     masked, empty = 0, list[str]()
+    alike: defaultdict[str, list[ImageRecord]] = defaultdict(list)
     if decode:
         with ThreadPoolExecutor(max(1, workers)) as pool:
             answers = pool.map(lambda record: _decode(reader, record), records)
@@ -91,6 +94,7 @@ def inspect(reader: Reader, decode: bool = True, workers: int = 2, progress: Pro
                 problems += answer.problems
                 if answer.size:
                     sound.append(record)
+                    alike[answer.pixels].append(record)
                     sizes[answer.size] += 1
                     bits[answer.bits] += 1
                     masked += answer.lungs is not None
@@ -102,6 +106,7 @@ def inspect(reader: Reader, decode: bool = True, workers: int = 2, progress: Pro
     broken = {problem.where for problem in problems if problem.fatal}
     problems = [problem for problem in problems if problem.fatal or problem.where not in broken]
     problems += _empty(reader.name, masked, empty)
+    problems += _twice(reader.name, [group for pixels, group in alike.items() if pixels and len(group) > 1])
     domains = Counter(record.domain for record in sound)
     if sound:
         problems += [
@@ -124,12 +129,14 @@ def inspect(reader: Reader, decode: bool = True, workers: int = 2, progress: Pro
 
 @dataclass(frozen=True)
 class _Answer:
-    """What decoding one image showed; `lungs` is whether its lung mask holds any lung, None without a mask."""
+    """What decoding one image showed; `lungs` is whether its lung mask holds any lung, None without a mask; `pixels` a hash of
+    its size and pixels, empty where all are alike."""
 
     size: tuple[int, int] | None
     bits: int
     problems: list[Problem]
     lungs: bool | None = None
+    pixels: str = ""
 
 
 def _decode(reader: Reader, record: ImageRecord) -> _Answer:
@@ -147,7 +154,10 @@ def _decode(reader: Reader, record: ImageRecord) -> _Answer:
     except ValueError as error:
         return _Answer(None, 0, [Problem(where, f"{error}.")])
     lungs = None if decoded.lung_mask is None else bool((decoded.lung_mask == MASK_LUNG).any())
-    return _Answer((width, height), decoded.bits, _look(where, decoded, boxes), lungs)
+    pixels = ""
+    if decoded.image.min() < decoded.image.max():  # blank images are doubted by themselves
+        pixels = hashlib.blake2b(decoded.image.tobytes(), digest_size=16).hexdigest() + f"-{width}x{height}"
+    return _Answer((width, height), decoded.bits, _look(where, decoded, boxes), lungs, pixels)
 
 
 def _look(where: str, decoded: Decoded, boxes: Sequence[Box]) -> list[Problem]:
@@ -167,6 +177,35 @@ def _empty(name: str, masked: int, empty: Sequence[str]) -> list[Problem]:
         what = f"every lung mask is empty ({masked} of {masked}): there is no lung to learn or to score; look at the mask files."
         return [Problem(name, what, fatal=False)]
     return note(name, empty, "empty lung mask")
+
+
+def _twice(name: str, groups: Iterable[Sequence[ImageRecord]]) -> list[Problem]:
+    """What images with the same pixels mean: in both domains, or in two splits, they cannot be used; else a note counts them.
+
+    Pixels tell more than bytes: a file saved anew, or a DICOM file under another patient's name, is the same image.
+    """
+    found, again = list[Problem](), list[str]()
+    for group in groups:
+        kinds: dict[tuple[str, str], ImageRecord] = {}
+        for record in group:
+            kinds.setdefault((record.domain, record.split), record)
+        why = next((why for pair in combinations(kinds.values(), 2) if (why := _conflict(*pair))), None)
+        if why:
+            found.append(why)
+        else:
+            again += [record.image_id for record in group[1:]]
+    return found + note(name, again, "same pixels as another image")
+
+
+def _conflict(one: ImageRecord, two: ImageRecord) -> Problem | None:
+    """Why two records cannot have the same pixels; None where they can."""
+    first, second = (record.path or record.image_id for record in (one, two))
+    if {one.domain, two.domain} == set(DOMAINS):
+        return Problem(first, f"{one.domain}, has the pixels of {second}, {two.domain}; an image has one domain: remove one.")
+    if one.split and two.split and one.split != two.split:
+        what = f"in split '{one.split}', has the pixels of {second} in '{two.split}'; what is learnt may not be tested: remove one."
+        return Problem(first, what)
+    return None
 
 
 def _located(reader: Reader, record: ImageRecord, text: str) -> Problem:

@@ -194,6 +194,8 @@ class Reader(ABC):
     def __init__(self, root: Path | None = None, **options: object) -> None:
         if root is None and not self.generated:
             raise DataError(f"dataset '{self.name}' needs a folder: --data {self.name}=PATH.")
+        if root is not None and root.exists() and not root.is_dir():
+            raise DataError(f"dataset '{self.name}': {root} is a file; name the folder that holds it, unpacked if it is an archive.")
         if root is not None and not root.is_dir():
             raise DataError(f"dataset '{self.name}': folder {root} does not exist.")
         self.root = root.resolve() if root is not None else Path()
