@@ -55,17 +55,17 @@ class TranslationBatches:
 
 
 class LabelledBatches:
-    """Labelled batches for the finding classifier; arguments as `TranslationBatches`, with the findings wanted."""
+    """Labelled batches for the finding classifier, which one process trains; arguments as `TranslationBatches`, with the findings
+    wanted."""
 
     def __init__(
-        self, sets: list[ImageSet], findings: tuple[str, ...], seed: int, batch_size: int, size: int, augment: Augment,
-        rank: int = 0, world: int = 1,
-    ) -> None:  # fmt: skip
-        self.source = LabelledSource(sets, findings, seed, batch_size, rank=rank, world=world)
+        self, sets: list[ImageSet], findings: tuple[str, ...], seed: int, batch_size: int, size: int, augment: Augment
+    ) -> None:
+        self.source = LabelledSource(sets, findings, seed, batch_size)
         self.seed, self.batch_size, self.size, self.augment = seed, batch_size, size, augment
 
     def __getitem__(self, step: int) -> dict[str, Any]:
-        """Stored values of this process's share of a step."""
+        """Stored values of a step."""
         return self.source[step]
 
     def batch(self, raw: dict[str, Any], device: torch.device) -> LabelledBatch:

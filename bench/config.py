@@ -7,8 +7,6 @@ change a result (device, workers, log interval) is a `RunOptions` and enters no 
 
 from __future__ import annotations
 
-import math
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
@@ -18,6 +16,7 @@ from typing import Any, TypeVar
 from bench.errors import UsageError, did_you_mean
 from bench.files import digest
 from bench.overlay import NAMED, command_layer, lay_over, read_layer
+from bench.parsing import parse
 
 PRESETS = Path(__file__).parent / "presets"
 T = TypeVar("T")
@@ -247,7 +246,8 @@ def fill(cls: type[T], values: Any, where: str) -> T:
         where: key prefix for messages.
 
     Raises:
-        UsageError: unknown key or unparsable value; the message names key and nearest known key.
+        UsageError: unknown key, or a value that cannot be parsed or that the dataclass refuses; the message names the whole key, or
+            the nearest known one.
     """
     names = [f.name for f in fields(cls)]  # type: ignore[arg-type]
     if not isinstance(values, Mapping):
@@ -257,75 +257,11 @@ def fill(cls: type[T], values: Any, where: str) -> T:
     for key, value in values.items():
         if key not in names:
             raise _unknown_key(f"{where}.{key}", [f"{where}.{n}" for n in names])
-        parsed[key] = _parse(value, hints[key], f"{where}.{key}")
-    return cls(**parsed)
-
-
-_BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-
-
-def _parse(value: Any, hint: Any, where: str) -> Any:
-    origin = typing.get_origin(hint)
-    if origin in (types.UnionType, typing.Union):
-        options = [a for a in typing.get_args(hint) if a is not type(None)]
-        if value is None or (isinstance(value, str) and value.lower() in ("none", "null")):
-            return None
-        return _parse(value, options[0], where)
+        parsed[key] = parse(value, hints[key], f"{where}.{key}")
     try:
-        if origin is tuple:
-            inner = typing.get_args(hint)
-            parts = _parts(value) if isinstance(value, str) else list(value)
-            kinds = [inner[0]] * len(parts) if inner[-1] is Ellipsis else list(inner)
-            if len(kinds) != len(parts):
-                raise ValueError(f"{len(kinds)} values expected")
-            return tuple(_parse(p, k, where) for p, k in zip(parts, kinds, strict=True))
-        if origin is typing.Literal:
-            choices = typing.get_args(hint)
-            if value not in choices:
-                raise ValueError(f"one of {', '.join(map(str, choices))} expected")
-            return value
-        if hint is bool:
-            if isinstance(value, bool):
-                return value
-            if (word := str(value).lower()) not in _BOOLEANS:
-                raise ValueError("true or false expected")
-            return _BOOLEANS[word]
-        if hint is int:
-            number = float(value)
-            if isinstance(value, bool) or not number.is_integer():
-                raise ValueError("a whole number expected")
-            return int(number)
-        if hint is float:
-            number = float(value)
-            if isinstance(value, bool) or not math.isfinite(number):
-                raise ValueError("a finite number expected")
-            return number
-        if hint is str:
-            if isinstance(value, (Mapping, list, tuple)):
-                raise ValueError("a text expected")
-            return str(value)
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"config key '{where}': cannot use {value!r} ({error}).") from None
-    return value
-
-
-def _parts(words: str) -> list[Any]:
-    """The values in a text: a list as in YAML (``[a, b]``), or values between commas (``a,b``).
-
-    Raises:
-        ValueError: brackets around what is no list.
-    """
-    if not words.startswith("["):
-        return [part for part in words.split(",") if part]
-    import yaml
-
-    try:
-        found = yaml.safe_load(words)
-    except yaml.YAMLError:
-        found = None
-    if not isinstance(found, list):
-        raise ValueError("a list expected: [a, b] or a,b")
-    return found
+        return cls(**parsed)
+    except UsageError as error:  # "folds: 1 is not ..." names the field
+        raise UsageError(f"{where}.{error}" if str(error).partition(":")[0] in names else str(error)) from None
 
 
 def train_config(config: BenchConfig, method: str) -> TrainConfig:

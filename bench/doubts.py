@@ -30,7 +30,7 @@ def check_batch(spec: RunSpec, processes: int) -> None:
     """Refuse a batch that cannot be shared out, or a method that trains in one process alone, before anything is read or joined.
 
     Raises:
-        UsageError: it names a batch that can be, with the iterations that keep the images seen.
+        UsageError: it names a batch that can be, with the iterations that keep the images seen, or how to use one process.
     """
     for name in spec.methods:
         cls, config = method_config(spec.config, name)

@@ -123,6 +123,7 @@ def fit(
 
     Raises:
         TrainingError: a loss or a weight is not finite.
+        UsageError: the newest checkpoint is beyond the budget.
         BenchError: no space is left for a checkpoint.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -137,62 +138,11 @@ def fit(
     model.to(device)
     processes = get_world_size() if distributed else 1
     cost = CostHook(device, processes)
-    wrappers = OptimWrapperDict(
-        **{
-            name: ParallelOptimWrapper(processes, optimizer=optimizer, accumulative_counts=settings.accumulate)
-            for name, optimizer in model.optimizers().items()
-        }
-    )
     watch = CollapseWatch(settings.iterations)
     losses = LossHook(folder / "log.jsonl", log_interval, progress, watch)
     ema = EmaHook(settings.ema)
-    resumed = latest_checkpoint(folder)
-    if resumed and resumed[1] > settings.iterations:
-        raise UsageError(f"{resumed[0]} is beyond train.iterations={settings.iterations}; remove {folder} to train anew.")
-    runner = BenchRunner(
-        source,
-        settings,
-        device,
-        stage,
-        processes,
-        model=model,
-        work_dir=str(folder),
-        train_dataloader=DataLoader(Steps(source), batch_size=None, sampler=StepSampler(settings.iterations)),
-        train_cfg={"type": StepLoop, "max_iters": settings.iterations},
-        optim_wrapper=wrappers,
-        default_hooks={
-            "runtime_info": None,
-            "timer": None,
-            "sampler_seed": None,
-            "logger": None,
-            "param_scheduler": None,
-            "checkpoint": CheckpointHook(
-                interval=settings.checkpoint_interval, by_epoch=False, max_keep_ckpts=2, save_last=True
-            ),
-        },
-        custom_hooks=[
-            ScheduleHook(),
-            losses,
-            OutputHook(watch, last),
-            *hooks,
-            *([ema] if settings.ema else []),
-            *([AccumulationHook()] if settings.accumulate > 1 else []),
-            RandomStateHook(),
-            cost,
-        ],
-        resume=resumed is not None,
-        load_from=str(resumed[0]) if resumed else None,
-        env_cfg={"cudnn_benchmark": False},
-        log_level="ERROR",
-        visualizer=Visualizer.get_instance(
-            f"{name}-{os.getpid()}-{next(_COUNTER)}", vis_backends=backends or None, save_dir=str(folder)
-        ),
-        randomness={"seed": seed},
-        experiment_name=f"{name}-{os.getpid()}-{next(_COUNTER)}",
-        default_scope=None,
-    )
-    if resumed:
-        runner.last_saved = str(resumed[0])
+    every = _hooks(settings, losses, OutputHook(watch, last), hooks, ema, cost)
+    runner = _runner(model, source, settings, folder, stage, seed, name, device, processes, every, backends)
     try:
         with precision_of(settings):
             runner.train()
@@ -208,6 +158,66 @@ def fit(
         list(watch.warnings.values()),
         cost.total(settings.iterations * source.batch_size),
     )
+
+
+def _optimizers(model: Trainable, settings: TrainConfig, processes: int) -> OptimWrapperDict:
+    """The model's optimizers, each in a wrapper that accumulates and averages gradients."""
+    return OptimWrapperDict(
+        **{
+            name: ParallelOptimWrapper(processes, optimizer=optimizer, accumulative_counts=settings.accumulate)
+            for name, optimizer in model.optimizers().items()
+        }
+    )
+
+
+def _hooks(
+    settings: TrainConfig, losses: LossHook, output: OutputHook, further: Sequence[Hook], ema: EmaHook, cost: CostHook
+) -> list[Hook]:
+    """All hooks of a training, in the order in which those of one priority run."""
+    return [
+        ScheduleHook(), losses, output, *further, *([ema] if settings.ema else []),
+        *([AccumulationHook()] if settings.accumulate > 1 else []), RandomStateHook(), cost,
+    ]  # fmt: skip
+
+
+def _runner(
+    model: Trainable, source: Source, settings: TrainConfig, folder: Path, stage: str, seed: int, name: str,
+    device: torch.device, processes: int, hooks: list[Hook], backends: list[dict[str, Any]] | None,
+) -> BenchRunner:  # fmt: skip
+    """The Runner of a training, at its newest checkpoint if there is one."""
+    resumed = latest_checkpoint(folder)
+    if resumed and resumed[1] > settings.iterations:
+        raise UsageError(f"{resumed[0]} is beyond train.iterations={settings.iterations}; remove {folder} to train anew.")
+    unique = f"{name}-{os.getpid()}-{next(_COUNTER)}"  # mmengine keeps what has a name for the life of the process
+    kept = CheckpointHook(interval=settings.checkpoint_interval, by_epoch=False, max_keep_ckpts=2, save_last=True)
+    runner = BenchRunner(
+        source,
+        settings,
+        device,
+        stage,
+        processes,
+        model=model,
+        work_dir=str(folder),
+        train_dataloader=DataLoader(Steps(source), batch_size=None, sampler=StepSampler(settings.iterations)),
+        train_cfg={"type": StepLoop, "max_iters": settings.iterations},
+        optim_wrapper=_optimizers(model, settings, processes),
+        default_hooks={
+            **dict.fromkeys(("runtime_info", "timer", "sampler_seed", "logger", "param_scheduler")),
+            "checkpoint": kept,
+        },
+        custom_hooks=hooks,
+        resume=resumed is not None,
+        load_from=str(resumed[0]) if resumed else None,
+        env_cfg={"cudnn_benchmark": False},
+        log_level="ERROR",
+        visualizer=Visualizer.get_instance(unique, vis_backends=backends or None, save_dir=str(folder)),
+        randomness={"seed": seed},
+        experiment_name=unique,
+        default_scope=None,
+    )
+    if resumed:
+        runner.last_saved = str(resumed[0])
+    return runner
 
 
 def _save_weights(model: Trainable, ema: EmaHook, path: Path) -> None:

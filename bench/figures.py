@@ -15,18 +15,20 @@ from bench.files import replace_atomically
 Column = tuple[str, Any, str, tuple[float, float]]  # title, images n x H x W, colour map, its range
 GREY = ("gray", (0.0, 1.0))
 MAGMA = ("magma", (0.0, 1.0))
+#: Rows of a picture.
+CASES = 6
 
 
-def translation_grid(source: ImageSet, translated: ImageSet, path: Path, title: str, cases: int = 6) -> Path:
+def translation_grid(source: ImageSet, translated: ImageSet, path: Path, title: str) -> Path:
     """Draw the first opacity images of a test set (all images where it has none) and their translations.
 
     Columns: input, output, activation mask (where the method has one), output - input (blue darker, red brighter, full
-    scale +-0.5) and the true clear image (where it is known). Rows: the first `cases` images in the order of the set.
+    scale +-0.5) and the true clear image (where it is known). Rows: the first `CASES` images in the order of the set.
 
     Returns:
         The PNG file.
     """
-    rows = _cases(source, cases)
+    rows = _cases(source)
     before, after = source.pixels(rows), translated.pixels(rows)
     columns: list[Column] = [("input", before, *GREY), ("output", after, *GREY)]
     if "mask" in translated.planes:
@@ -39,7 +41,7 @@ def translation_grid(source: ImageSet, translated: ImageSet, path: Path, title: 
     return _draw(columns, [source.ids[i] for i in rows], path, title)
 
 
-def comparison_grid(source: ImageSet, translated: Mapping[str, ImageSet], path: Path, title: str, cases: int = 6) -> Path:
+def comparison_grid(source: ImageSet, translated: Mapping[str, ImageSet], path: Path, title: str) -> Path:
     """Draw the translations of several methods side by side, as the paper's Figure 3: a row an image, a column a method.
 
     The images are the first opacity images of the test set, the same for every method; the true clear image comes last where
@@ -48,7 +50,7 @@ def comparison_grid(source: ImageSet, translated: Mapping[str, ImageSet], path: 
     Returns:
         The PNG file.
     """
-    rows = _cases(source, cases)
+    rows = _cases(source)
     columns: list[Column] = [("input", source.pixels(rows), *GREY)]
     columns += [(name, images.pixels(rows), *GREY) for name, images in translated.items()]
     if "counterpart" in source.planes:
@@ -56,9 +58,9 @@ def comparison_grid(source: ImageSet, translated: Mapping[str, ImageSet], path: 
     return _draw(columns, [source.ids[i] for i in rows], path, title)
 
 
-def _cases(source: ImageSet, cases: int) -> list[int]:
+def _cases(source: ImageSet) -> list[int]:
     """Rows of the first opacity images of a set, of its first images where it has none."""
-    return [i for i, d in enumerate(source.domains) if d == OPACITY][:cases] or list(range(min(cases, len(source))))
+    return [i for i, d in enumerate(source.domains) if d == OPACITY][:CASES] or list(range(min(CASES, len(source))))
 
 
 def _draw(columns: Sequence[Column], labels: Sequence[str], path: Path, title: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,36 +46,46 @@ def _methods() -> list[str]:
 
 
 def _long(section: str) -> Table:
-    table = Table(box=None, pad_edge=False)
-    if section == "methods":
-        for heading in ("method", "version", "licence", "paper", "from"):
-            table.add_column(heading)
-        for name in _methods():
-            cls = METHODS.get(name)
-            table.add_row(name, str(cls.version), cls.license, cls.paper, METHODS.origin(name))
-    elif section == "evaluators":
-        for heading in ("evaluator", "metrics", "needs"):
-            table.add_column(heading)
-        for name in EVALUATORS.names():
-            cls = EVALUATORS.get(name)
-            metrics = ", ".join(m.label for m in cls.metrics(cls.Config()) if not m.part)
-            table.add_row(name, metrics, ", ".join(sorted(cls.requires(cls.Config()))) or "-")
-    elif section == "datasets":
-        for heading in ("dataset", "policy", "what its folder holds"):
-            table.add_column(heading)
-        for name in DATASETS.names():
-            cls = DATASETS.get(name)
-            table.add_row(name, cls.policy, cls.help)
-    elif section == "suites":
-        for heading in ("suite", "scores with", "makes"):
-            table.add_column(heading)
-        for name in suites.names():
-            table.add_row(name, ", ".join(suites.evaluators(name)), suites.purpose(name))
-    else:
-        for name in config.preset_names():
-            first = (config.PRESETS / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0]
-            table.add_row(name, first.removeprefix("# "))
+    headings, row = _DETAILS[section]
+    table = Table(*headings, box=None, pad_edge=False)
+    for name in _names(section):
+        table.add_row(name, *row(name))
     return table
+
+
+def _method(name: str) -> tuple[str, ...]:
+    cls = METHODS.get(name)
+    return str(cls.version), cls.license, cls.paper, METHODS.origin(name)
+
+
+def _evaluator(name: str) -> tuple[str, ...]:
+    cls = EVALUATORS.get(name)
+    metrics = ", ".join(m.label for m in cls.metrics(cls.Config()) if not m.part)
+    return metrics, ", ".join(sorted(cls.requires(cls.Config()))) or "-"
+
+
+def _dataset(name: str) -> tuple[str, ...]:
+    cls = DATASETS.get(name)
+    return cls.policy, cls.help
+
+
+def _suite(name: str) -> tuple[str, ...]:
+    return ", ".join(suites.evaluators(name)), suites.purpose(name)
+
+
+def _preset(name: str) -> tuple[str, ...]:
+    first = (config.PRESETS / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0]
+    return (first.removeprefix("# "),)
+
+
+#: Section -> headings of its table, and what stands beside each name.
+_DETAILS: dict[str, tuple[tuple[str, ...], Callable[[str], tuple[str, ...]]]] = {
+    "methods": (("method", "version", "licence", "paper", "from"), _method),
+    "evaluators": (("evaluator", "metrics", "needs"), _evaluator),
+    "datasets": (("dataset", "policy", "what its folder holds"), _dataset),
+    "suites": (("suite", "scores with", "makes"), _suite),
+    "presets": ((), _preset),
+}
 
 
 def _runs(runs: Path) -> None:
@@ -106,7 +117,11 @@ def _finished(folder: Path) -> bool:
 
 
 def show_dataset(reader: Reader, out: Path, size: int, count: int) -> Path:
-    """Draw the first images of each domain with lung mask (blue), opacity (red) and boxes (yellow). Returns the PNG."""
+    """Draw the first images of each domain with lung mask (blue), opacity (red) and boxes (yellow). Returns the PNG.
+
+    Raises:
+        DataError: there are none, or one cannot be decoded.
+    """
     from matplotlib.figure import Figure  # without pyplot: drawing leaves the backend of a notebook alone
 
     records, problems, _ = reader.records()

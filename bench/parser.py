@@ -41,52 +41,73 @@ def build_parser(calls: Mapping[str, Any]) -> argparse.ArgumentParser:
         sub.set_defaults(call=calls.get(name), parser=sub)
         return sub
 
-    run = add("run", "bench run --method ours --suite all --preset quick --data rsna=/data/rsna")
-    run.add_argument("--method", required=True, metavar="A,B", help="methods, or 'all'")
-    suite(run)
-    experiment(run)
-    run.add_argument("--seeds", default="0", metavar="0,1,2", help="one training each (default 0)")
-    run.add_argument(
+    _run(add("run", "bench run --method ours --suite all --preset quick --data rsna=/data/rsna"))
+    _score(add("score", "bench score --images out/ --as my-gan --on rsna --data rsna=/data/rsna --suite fidelity"))
+    _translate(add("translate", "bench translate runs/ours/rsna/seed0-1a2b3c4d films/ --out clear/"))
+    _list(add("list", "bench list methods"))
+    _data(add("data", "bench data check rsna /data/rsna"), calls)
+    _check(add("check", "bench check --method mine --import ./mine.py"))
+    _assets(add("assets", "bench assets --segmenter-weights unet=unet.pth"))
+    leaderboard(add("leaderboard", "bench leaderboard runs --table 1 --against paper"))
+    _wandb(add("wandb", "bench wandb sync runs"), calls["wandb sync"])
+    return parser
+
+
+def _run(parser: argparse.ArgumentParser) -> None:
+    """Flags of ``bench run``."""
+    parser.add_argument("--method", required=True, metavar="A,B", help="methods, or 'all'")
+    suite(parser)
+    experiment(parser)
+    parser.add_argument("--seeds", default="0", metavar="0,1,2", help="one training each (default 0)")
+    parser.add_argument(
         "--precision", choices=("fp32", "bf16", "auto"), default="",
         help="sets train.precision, which changes numbers; auto: bf16 where it is faster (default: the preset's)",
     )  # fmt: skip
-    run.add_argument(
+    parser.add_argument(
         "--compile", action="store_true",
         help="sets train.compile: torch.compile, for long runs; on a GPU together with --set train.channels_last=true",
     )  # fmt: skip
-    run.add_argument("--dry-run", action="store_true", help="print the plan and stop")
-    run.add_argument(
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    parser.add_argument(
         "--force", choices=("train", "translate", "score"), default="", help="do a stage again, and all after it"
     )
-    run.add_argument("--json", action="store_true", help="with --dry-run: the plan as JSON")
+    parser.add_argument("--json", action="store_true", help="with --dry-run: the plan as JSON")
 
-    score = add("score", "bench score --images out/ --as my-gan --on rsna --data rsna=/data/rsna --suite fidelity")
-    score.add_argument("--images", required=True, metavar="DIR", help="translated images, named by image id")
-    score.add_argument("--as", dest="name", required=True, metavar="NAME", help="row name in the leaderboard")
-    score.add_argument("--on", default="", metavar="DATASET", help="test set they belong to (default: the first)")
-    suite(score)
-    experiment(score)
-    score.set_defaults(seeds="0")
 
-    translate = add("translate", "bench translate runs/ours/rsna/seed0-1a2b3c4d films/ --out clear/")
-    translate.add_argument("run", metavar="RUN", help="folder of a finished run (with train.json)")
-    translate.add_argument("input", metavar="INPUT", help="a folder, or a file: DICOM, PNG, JPEG")
-    translate.add_argument("--out", required=True, metavar="DIR", help="where images/ and masks/ go")
-    translate.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
-    translate.add_argument(
+def _score(parser: argparse.ArgumentParser) -> None:
+    """Flags of ``bench score``."""
+    parser.add_argument("--images", required=True, metavar="DIR", help="translated images, named by image id")
+    parser.add_argument("--as", dest="name", required=True, metavar="NAME", help="row name in the leaderboard")
+    parser.add_argument("--on", default="", metavar="DATASET", help="test set they belong to (default: the first)")
+    suite(parser)
+    experiment(parser)
+    parser.set_defaults(seeds="0")
+
+
+def _translate(parser: argparse.ArgumentParser) -> None:
+    """Flags of ``bench translate``."""
+    parser.add_argument("run", metavar="RUN", help="folder of a finished run (with train.json)")
+    parser.add_argument("input", metavar="INPUT", help="a folder, or a file: DICOM, PNG, JPEG")
+    parser.add_argument("--out", required=True, metavar="DIR", help="where images/ and masks/ go")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
+    parser.add_argument(
         "--import", dest="imports", action="append", default=[], metavar="FILE", help="the file that defines the method"
     )
 
-    listing = add("list", "bench list methods")
-    listing.add_argument(
+
+def _list(parser: argparse.ArgumentParser) -> None:
+    """Flags of ``bench list``."""
+    parser.add_argument(
         "what", nargs="?", default="all", choices=("all", "methods", "evaluators", "datasets", "suites", "presets", "runs")
     )
-    listing.add_argument("--long", action="store_true", help="with details (imports what it lists)")
-    listing.add_argument("--runs", default="runs", metavar="DIR")
-    listing.add_argument("--import", dest="imports", action="append", default=[], metavar="FILE")
+    parser.add_argument("--long", action="store_true", help="with details (imports what it lists)")
+    parser.add_argument("--runs", default="runs", metavar="DIR")
+    parser.add_argument("--import", dest="imports", action="append", default=[], metavar="FILE")
 
-    data = add("data", "bench data check rsna /data/rsna")
-    actions = data.add_subparsers(metavar="ACTION", required=True, title="actions")
+
+def _data(parser: argparse.ArgumentParser, calls: Mapping[str, Any]) -> None:
+    """Actions of ``bench data`` and their flags."""
+    actions = parser.add_subparsers(metavar="ACTION", required=True, title="actions")
     for action, text in (
         ("check", "count, and name every missing or corrupt file; exit 3 when it cannot be used"),
         ("show", "draw a page of images with masks and boxes"),
@@ -104,26 +125,30 @@ def build_parser(calls: Mapping[str, Any]) -> argparse.ArgumentParser:
             sub.add_argument("--size", type=positive, default=256, metavar="PX", help="side of each image")
             sub.add_argument("--count", type=positive, default=8, metavar="N", help="images a domain")
 
-    check = add("check", "bench check --method mine --import ./mine.py")
-    check.add_argument("--method", required=True, metavar="NAME")
-    check.add_argument("--import", dest="imports", action="append", default=[], metavar="FILE")
 
-    assets = add("assets", "bench assets --segmenter-weights unet=unet.pth")
-    assets.add_argument(
+def _check(parser: argparse.ArgumentParser) -> None:
+    """Flags of ``bench check``."""
+    parser.add_argument("--method", required=True, metavar="NAME")
+    parser.add_argument("--import", dest="imports", action="append", default=[], metavar="FILE")
+
+
+def _assets(parser: argparse.ArgumentParser) -> None:
+    """Flags of ``bench assets``."""
+    parser.add_argument(
         "--assets", action="append", default=[], metavar="DIR", help="folder to search, before the usual ones"
     )
-    configuration(assets)
-    segmenters(assets)
-    assets.add_argument("--import", dest="imports", action="append", default=[], metavar="FILE", help="an evaluator's file")
+    configuration(parser)
+    segmenters(parser)
+    parser.add_argument("--import", dest="imports", action="append", default=[], metavar="FILE", help="an evaluator's file")
 
-    leaderboard(add("leaderboard", "bench leaderboard runs --table 1 --against paper"))
 
-    wandb = add("wandb", "bench wandb sync runs").add_subparsers(metavar="ACTION", required=True, title="actions")
+def _wandb(parser: argparse.ArgumentParser, call: Any) -> None:
+    """The action of ``bench wandb``."""
+    actions = parser.add_subparsers(metavar="ACTION", required=True, title="actions")
     text = "list what --wandb offline kept, and say how to upload it and what will be sent; uploads nothing"
-    sync = wandb.add_parser("sync", help=text, description=text, epilog="example: bench wandb sync runs")
-    sync.set_defaults(call=calls["wandb sync"], parser=sync)
+    sync = actions.add_parser("sync", help=text, description=text, epilog="example: bench wandb sync runs")
+    sync.set_defaults(call=call, parser=sync)
     sync.add_argument("runs", nargs="?", default="runs", metavar="RUNS", help="results folder (default: runs)")
-    return parser
 
 
 def leaderboard(board: argparse.ArgumentParser) -> None:

@@ -197,17 +197,7 @@ def _do(stage: Stage, outcome: Outcome) -> None:
     if not stage.runs:
         return
     started = time.monotonic()
-    failure: list[str | None] = [None]
-    if rank == 0 or stage.collective:
-        try:
-            _work(stage, rank)
-        except Exception as error:
-            if processes > 1 and stage.collective:  # the others wait inside a collective call: only leaving can end them
-                text = f"{stage.kind} {stage.title}: {_describe(error, stage)}"
-                if rank and not isinstance(error, BenchError):  # perhaps this process alone knows of it
-                    errors.print(f"error: process {rank}: {text}", markup=False)
-                raise (error if isinstance(error, BenchError) else BenchError(text)) from error
-            failure = [_describe(error, stage)]
+    failure = [_attempt(stage, rank, processes) if rank == 0 or stage.collective else None]
     if processes > 1:
         dist.broadcast_object_list(failure)
     seconds = time.monotonic() - started
@@ -220,6 +210,25 @@ def _do(stage: Stage, outcome: Outcome) -> None:
         stage.status = "done"
         if rank == 0:
             say(f"          done in {clock(seconds)}")
+
+
+def _attempt(stage: Stage, rank: int, processes: int) -> str | None:
+    """Do the work of a stage. Returns why it failed, in one line; None where it did not.
+
+    Raises:
+        BenchError: it failed, and the others wait inside a collective call: only leaving can end them.
+    """
+    try:
+        _work(stage, rank)
+    except Exception as error:
+        why = _describe(error, stage)
+        if processes == 1 or not stage.collective:
+            return why
+        text = f"{stage.kind} {stage.title}: {why}"
+        if rank and not isinstance(error, BenchError):  # perhaps this process alone knows of it
+            errors.print(f"error: process {rank}: {text}", markup=False)
+        raise (error if isinstance(error, BenchError) else BenchError(text)) from error
+    return None
 
 
 def why_lost(stage: Stage) -> str:

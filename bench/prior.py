@@ -37,21 +37,12 @@ class DensePrior(Prior):
         size: side inputs are resized to (bilinear, antialiased).
         scaling: ``imagenet`` (3 channels, mean and std) or ``xrv`` (1 channel, [-1024, 1024]).
         digest: identity of its weights, for records and cache keys.
-        trained_by: ``harness`` or the weights file's name.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(
-        self,
-        arch: str,
-        findings: tuple[str, ...],
-        size: int,
-        scaling: str = "imagenet",
-        digest: str = "",
-        trained_by: str = "",
-    ) -> None:
+    def __init__(self, arch: str, findings: tuple[str, ...], size: int, scaling: str = "imagenet", digest: str = "") -> None:
         super().__init__()
         from torchvision.models import DenseNet
 
@@ -64,7 +55,7 @@ class DensePrior(Prior):
         if scaling == "xrv":
             self.net.features.conv0 = nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
         self.arch, self.findings, self.size, self.scaling = arch, findings, size, scaling
-        self.digest, self.trained_by = digest, trained_by
+        self.digest = digest
         self.opacity_indices = tuple(i for i, name in enumerate(findings) if name in OPACITY_FINDINGS)
         self.register_buffer("mean", torch.tensor(_IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(_IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
@@ -159,7 +150,7 @@ def from_file(config: PriorConfig, path: Path, digest: str) -> DensePrior:
     if len(findings) != head.shape[0]:
         raise PreflightError(f"prior.weights={path} has {head.shape[0]} outputs, prior.findings names {len(findings)}.")
     prior = DensePrior(
-        "densenet121", tuple(findings), config.size, "xrv" if layout == "torchxrayvision" else "imagenet", digest, path.name
+        "densenet121", tuple(findings), config.size, "xrv" if layout == "torchxrayvision" else "imagenet", digest
     )
     try:
         prior.net.load_state_dict(state)

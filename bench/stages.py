@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -57,13 +58,14 @@ def _augment(experiment: Experiment) -> Augment:
 
 def _backends(experiment: Experiment, folder: Path) -> list[dict[str, Any]]:
     """The visualizer back-ends of the run for a training in a folder, of the first process only."""
-    if "tensorboard" in experiment.spec.options.trackers and find_spec("tensorboard") is None:
+    if "tensorboard" not in experiment.spec.options.trackers:
+        return []
+    if find_spec("tensorboard") is None:
         raise BenchError("--tracker tensorboard: the package is not installed. pip install tensorboard, or leave the flag out.")
-    guarded = partial(tracking.of(experiment).guarded, strict=True)
-    names = [] if _quiet() else experiment.spec.options.trackers
-    resumed = latest_checkpoint(folder)
-    more = {"guarded": guarded, "resumed": resumed[1] if resumed else None}
-    return [{"type": f"Tracked{name.capitalize()}VisBackend", **more} for name in names]
+    if _quiet():
+        return []
+    guarded, resumed = partial(tracking.of(experiment).guarded, strict=True), latest_checkpoint(folder)
+    return [{"type": backends.TrackedTensorboardVisBackend, "guarded": guarded, "resumed": resumed[1] if resumed else None}]
 
 
 def _run_backends(experiment: Experiment, name: str, seed: int, stage: str, offset: int, folder: Path) -> list[dict[str, Any]]:
@@ -173,23 +175,26 @@ def _train_prior(experiment: Experiment, folder: Path, key: str) -> tuple[DenseP
 
 def prior_auroc(prior: DensePrior, sets: list[ImageSet], device: torch.device) -> dict[str, float | None]:
     """AUROC of every finding on labelled images; None where one of the classes is missing."""
-    truth: dict[str, list[float]] = {f: [] for f in prior.findings}
-    score: dict[str, list[float]] = {f: [] for f in prior.findings}
-    for images in sets:
-        for start in range(0, len(images), 64):
-            rows = list(range(start, min(start + 64, len(images))))
-            with torch.inference_mode():
-                pixels = torch.from_numpy(images.pixels(rows)[:, None]).to(device) * 2 - 1
-                output = prior.classify(prior.features(pixels)).cpu().tolist()
-            for i, values in zip(rows, output, strict=True):
-                for finding, value in zip(prior.findings, values, strict=True):
-                    label = (images.items[i].findings or {}).get(finding)
-                    if label is not None:
-                        truth[finding].append(label)
-                        score[finding].append(value)
     from sklearn.metrics import roc_auc_score
 
-    return {f: float(roc_auc_score(truth[f], score[f])) if len(set(truth[f])) == 2 else None for f in prior.findings}
+    labels = [item.findings or {} for images in sets for item in images.items]
+    output = [values for images in sets for values in _classified(prior, images, device)]
+    found: dict[str, float | None] = {}
+    for column, finding in enumerate(prior.findings):
+        known = [i for i, each in enumerate(labels) if each.get(finding) is not None]
+        truth, score = [labels[i][finding] for i in known], [output[i][column] for i in known]
+        found[finding] = float(roc_auc_score(truth, score)) if len(set(truth)) == 2 else None
+    return found
+
+
+def _classified(prior: DensePrior, images: ImageSet, device: torch.device) -> Iterator[list[float]]:
+    """The probabilities of the prior's findings in each image of a set."""
+    for start in range(0, len(images), 64):
+        rows = list(range(start, min(start + 64, len(images))))
+        with torch.inference_mode():
+            pixels = torch.from_numpy(images.pixels(rows)[:, None]).to(device) * 2 - 1
+            output = prior.classify(prior.features(pixels)).cpu().tolist()
+        yield from output
 
 
 def prior_identity(experiment: Experiment) -> str:
@@ -203,7 +208,7 @@ def load_prior(experiment: Experiment) -> DensePrior:
     key = experiment.prior_key()
     folder = prior_folder(experiment, key)
     facts = read_json(folder / "prior.json")
-    prior = DensePrior(facts["arch"], tuple(facts["findings"]), facts["size"], facts["scaling"], key, facts["trained_by"])
+    prior = DensePrior(facts["arch"], tuple(facts["findings"]), facts["size"], facts["scaling"], key)
     load_weights(prior.net, folder / "weights.pth")
     return prior.to(experiment.device).eval().requires_grad_(False)
 

@@ -22,7 +22,9 @@ from bench.progress import Progress
 
 MANIFEST = "manifest.json"
 _WEIGHTS = "weights.json"
-_PACKED = "packed.npy"
+_PACKED = "packed"
+#: Images per forward pass; does not change the result.
+_AT_ONCE = 16
 Bytes = npt.NDArray[np.uint8]
 
 
@@ -40,7 +42,6 @@ def translate_set(
     seed: int,
     device: torch.device,
     progress: Progress,
-    batch_size: int = 16,
     weights_id: str = "",
     direction: str = "a2b",
 ) -> None:
@@ -56,7 +57,6 @@ def translate_set(
         seed: for methods with random style.
         device: where to run.
         progress: display.
-        batch_size: images per forward pass; does not change the result.
         weights_id: hash of the method's weights; written beside the images before the first, and into the manifest.
         direction: ``a2b``, opacity to clear, or ``b2a``.
 
@@ -74,8 +74,8 @@ def translate_set(
     todo = sorted(set(range(len(images))) - set(done))
     progress.start(len(images), len(done))
     with ThreadPoolExecutor(4) as writers:
-        for start in range(0, len(todo), batch_size):
-            rows = todo[start : start + batch_size]
+        for start in range(0, len(todo), _AT_ONCE):
+            rows = todo[start : start + _AT_ONCE]
             source = torch.from_numpy(images.pixels(rows)[:, None]).to(device) * 2 - 1
             with torch.inference_mode():
                 out = method.translate(source, direction, [_image_seed(seed, images.ids[i]) for i in rows])
@@ -135,7 +135,7 @@ def load_set(folder: Path, source: ImageSet) -> ImageSet:
     """
     manifest = read_json(folder / MANIFEST)
     names = ["image", "mask"] if manifest["masks"] else ["image"]
-    packed = folder / f"{Path(_PACKED).stem}-{manifest['content']}-{source.size}.npy"
+    packed = folder / f"{_PACKED}-{manifest['content']}-{source.size}.npy"
     if not packed.is_file():
         _pack(folder, manifest, source, names, packed)
     array = np.load(packed, mmap_mode="r")

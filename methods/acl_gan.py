@@ -15,11 +15,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from bench.checking import check_at_least, check_within
 from bench.contracts import Prior
 from bench.errors import UsageError
 from bench.registry import register_method
 from methods import losses
-from methods.checking import check_at_least, check_within
 from methods.consistency import ConsistencyConfig, ConsistencyMethod
 from methods.munit_family import Terms
 

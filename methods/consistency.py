@@ -17,9 +17,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from bench.checking import check_at_least, check_choice
 from bench.contracts import Draws, Translation
 from methods import losses
-from methods.checking import check_at_least, check_choice
 from methods.munit_family import ByDomain, FamilyConfig, FamilyMethod, Terms
 from methods.networks.patch_disc import MultiScaleDiscriminator, judge
 from methods.networks.style_content import StyleGenerator
@@ -116,7 +116,7 @@ class ConsistencyMethod(FamilyMethod):
         """Those of domains, and of pairs."""
         return nn.ModuleList([self.disc, self.disc_pair])
 
-    def turn(self, step: int) -> bool:
+    def updates_generators(self, step: int) -> bool:
         """Every `g_every`-th step, from the first on."""
         return bool(step % self.config.g_every == 0)
 

@@ -25,11 +25,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench.checking import check_above, check_at_least, check_below_one, check_choice, check_direction, weights
 from bench.contracts import Batch, Draws, Method, OptimWrappers, Prior, Translation, frozen
 from bench.errors import UsageError
 from bench.registry import register_method
 from methods import losses
-from methods.checking import check_above, check_at_least, check_below_one, check_choice, check_direction, weights
 from methods.networks.conv import INITS
 from methods.networks.patch_mlp import PatchEmbedding, pick
 from methods.networks.patchgan import PatchGAN

@@ -18,10 +18,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from bench.checking import check_above, check_at_least, check_below_one, check_choice, check_direction, weights
 from bench.contracts import Batch, Draws, Method, OptimWrappers, Prior, Translation, frozen
 from bench.registry import register_method
 from methods import losses
-from methods.checking import check_above, check_at_least, check_below_one, check_choice, check_direction, weights
 from methods.networks.conv import INITS
 from methods.networks.patchgan import PatchGAN
 from methods.networks.resnet import ResnetGenerator

@@ -20,11 +20,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from bench.contracts import Batch, Draws, Method, OptimWrappers, Translation, frozen
-from bench.errors import UsageError
-from bench.registry import register_method
-from methods import losses
-from methods.checking import (
+from bench.checking import (
     check_above,
     check_at_least,
     check_below_one,
@@ -33,6 +29,11 @@ from methods.checking import (
     check_within,
     weights,
 )
+from bench.contracts import Batch, Draws, Method, OptimWrappers, Translation, frozen
+from bench.errors import UsageError
+from bench.registry import register_method
+from methods import losses
+from methods.munit_family import OTHER, ByDomain, Terms
 from methods.networks.drit import (
     SLOPE,
     AttributeEncoder,
@@ -45,11 +46,6 @@ from methods.networks.drit import (
 from methods.networks.patch_disc import MultiScaleDiscriminator, judge
 from methods.networks.style_content import ResidualBlock, StyleEncoder
 from methods.styles import STYLES, styles_for
-
-OTHER = {"a": "b", "b": "a"}
-
-Terms = dict[str, Tensor]
-Pair = dict[str, Tensor]  # domain -> tensor
 
 
 @dataclass(frozen=True)
@@ -277,15 +273,15 @@ class Drit(Method):
         """Run by the optimizer: what is clipped is the gradient of the whole batch, accumulated and averaged over processes."""
         nn.utils.clip_grad_norm_(self.disc_content.parameters(), self.config.content_clip)
 
-    def _encode(self, images: Pair, draws: Draws, name: str) -> Pair:
+    def _encode(self, images: ByDomain, draws: Draws, name: str) -> ByDomain:
         """Content codes of both domains' images with training noise, each n x F x h x w."""
         codes = self.content_shared(torch.cat([self.content[d](images[d]) for d in "ab"]))
         noise = draws.normal_map(name, *codes.shape[1:])
         return _split(codes + torch.cat([noise[0::2], noise[1::2]]).to(codes.dtype))
 
-    def _describe(self, images: Pair, draws: Draws, name: str) -> tuple[Pair, Terms]:
+    def _describe(self, images: ByDomain, draws: Draws, name: str) -> tuple[ByDomain, Terms]:
         """Attribute codes of both domains' images, n x style_dim, and what pulls each to N(0, I)."""
-        codes, pulls = Pair(), Terms()
+        codes, pulls = ByDomain(), Terms()
         noise = _halves(draws, name, self.config.style_dim) if self.config.concat else {}
         for d in "ab":
             out = self.attribute[d](images[d])
@@ -297,7 +293,7 @@ class Drit(Method):
                 codes[d], pulls[d] = out, losses.mean_square(out)
         return codes, pulls
 
-    def _generate(self, encoded: Pair, codes: Pair, draws: Draws) -> dict[str, Any]:
+    def _generate(self, encoded: ByDomain, codes: ByDomain, draws: Draws) -> dict[str, Any]:
         """Translations and reconstructions of the encoded images, and translations with random attributes."""
         features = _split(self.decoder_shared(torch.cat(list(codes.values()))))  # the shared block, once for all uses
         style, pull = self._describe(encoded, draws, "attribute")
@@ -310,7 +306,7 @@ class Drit(Method):
             made["random"][d] = list(decoder(torch.cat([features[o]] * len(random)), torch.cat(random)).chunk(len(random)))
         return made
 
-    def _discriminator_loss(self, encoded: Pair, random: Pair, made: Mapping[str, Any], log: Terms) -> Tensor:
+    def _discriminator_loss(self, encoded: ByDomain, random: ByDomain, made: Mapping[str, Any], log: Terms) -> Tensor:
         """A sum of losses of separate networks: the gradient of each is that of its own."""
         for d in "ab":
             jobs = {d: (encoded[d], [made["fake"][d]]), f"{d}2": (random[d], made["random"][d])}
@@ -319,12 +315,12 @@ class Drit(Method):
                 log[f"d_{name}"] = torch.stack([losses.bce_gan(real, 1) + losses.bce_gan(m, 0) for m in maps]).sum()
         return torch.stack([log[f"d_{name}"] for name in self.disc]).sum()
 
-    def _content_loss(self, codes: Pair, log: Terms) -> Tensor:
+    def _content_loss(self, codes: ByDomain, log: Terms) -> Tensor:
         of_a, of_b = judge(self.disc_content, [codes[d].detach() for d in "ab"])
         log["d_content_chance"] = losses.bce_gan(of_a, 0) + losses.bce_gan(of_b, 1)
         return log["d_content_chance"]
 
-    def _first_loss(self, encoded: Pair, codes: Pair, made: Mapping[str, Any], draws: Draws, log: Terms) -> Tensor:
+    def _first_loss(self, encoded: ByDomain, codes: ByDomain, made: Mapping[str, Any], draws: Draws, log: Terms) -> Tensor:
         """For content encoder, attribute encoder and generator: translations of the encoded images, and the way back."""
         back_codes = self._encode(made["fake"], draws, "noise_back")
         features = _split(self.decoder_shared(torch.cat(list(back_codes.values()))))
@@ -362,13 +358,13 @@ def _check_even(images: int) -> None:
         )
 
 
-def _halves(draws: Draws, name: str, *shape: int) -> Pair:
+def _halves(draws: Draws, name: str, *shape: int) -> ByDomain:
     """Normal numbers for the encoded half of both domains; even rows for A, odd for B (or two draws for one thing)."""
     values = draws.normal(name, *shape)
     return {"a": values[0::2], "b": values[1::2]}
 
 
-def _split(stacked: Tensor) -> Pair:
+def _split(stacked: Tensor) -> ByDomain:
     """Domains that were stacked."""
     return dict(zip("ab", stacked.chunk(2), strict=True))
 

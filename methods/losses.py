@@ -199,16 +199,15 @@ def psi(prior: Prior, features: Tensor, relu: bool = True) -> Tensor:
         return prior.classify(features if relu else F.relu(features))
 
 
-def fa_structural(translated: Tensor, source: Tensor, eps: float = 1e-5) -> Tensor:
+def fa_structural(translated: Tensor, source: Tensor) -> Tensor:
     """Structural feature alignment, equation 5: mean squared difference of instance-normalised feature maps.
 
     Reading: mean over all elements (the literal squared norm sums tens of thousands and would swamp the adversarial terms).
-    Channels dead in an image have no variance: their gradient is bounded by eps alone.
+    Channels dead in an image have no variance: their gradient is bounded by the 1e-5 in the root alone.
 
     Args:
         translated: phi of the translation, N x F x h x w.
         source: phi of the source, same shape; no gradient flows into it.
-        eps: inside the root of the norm.
 
     Returns:
         Scalar >= 0.
@@ -216,7 +215,7 @@ def fa_structural(translated: Tensor, source: Tensor, eps: float = 1e-5) -> Tens
 
     def normalised(x: Tensor) -> Tensor:
         variance, mean = torch.var_mean(wide(x), dim=(2, 3), correction=0, keepdim=True)
-        return (wide(x) - mean) * torch.rsqrt(variance + eps)
+        return (wide(x) - mean) * torch.rsqrt(variance + 1e-5)
 
     return (normalised(translated) - normalised(source.detach())).square().mean()
 

@@ -32,6 +32,7 @@ from mmengine.logging import MessageHub
 from mmengine.registry import OPTIMIZERS, DefaultScope
 from torch import Tensor, nn
 
+from bench.checking import check_above, check_at_least, check_below_one, check_choice, weights
 from bench.contracts import Batch, Method, OptimWrappers, Prior, Translation
 from bench.errors import PreflightError, UsageError, unknown
 from bench.files import digest
@@ -277,18 +278,11 @@ class CycleGANConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that mean nothing, naming the key."""
-        for key in ("init", "disc_init"):
-            if getattr(self, key) not in ("normal", "xavier", "kaiming"):
-                raise UsageError(f"{key}: '{getattr(self, key)}' is not one of normal, xavier, kaiming.")
-        least = {"width": 1, "disc_width": 1, "disc_layers": 1, "n_blocks": 0, "pool_size": 0, "cycle_w": 0, "id_w": 0}
-        for key, value in least.items():
-            if not getattr(self, key) >= value:
-                raise UsageError(f"{key}: {getattr(self, key)} is less than {value}.")
-        for key in ("lr", "disc_lr_factor"):
-            if not getattr(self, key) > 0:
-                raise UsageError(f"{key}: {getattr(self, key)} is not above 0.")
-        if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
-            raise UsageError(f"beta1={self.beta1}, beta2={self.beta2}: not between 0 and 1.")
+        check_choice(self, ("normal", "xavier", "kaiming"), "init", "disc_init")
+        check_at_least(self, 1, "width", "disc_width", "disc_layers")
+        check_at_least(self, 0, *weights(self), "n_blocks", "pool_size")
+        check_above(self, 0, "lr", "disc_lr_factor")
+        check_below_one(self, "beta1", "beta2")
 
 
 class MmagicCycleGAN(MmagicMethod):
@@ -332,8 +326,8 @@ class FileConfig:
 
     def __post_init__(self) -> None:
         """Refuse what is no learning rate."""
-        if self.lr is not None and not self.lr > 0:
-            raise UsageError(f"lr: {self.lr} is not above 0.")
+        if self.lr is not None:
+            check_above(self, 0, "lr")
 
 
 class MmagicFile(MmagicMethod):

@@ -14,11 +14,11 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from bench.checking import check_at_least, check_choice
 from bench.contracts import Draws, Prior, Translation
 from bench.registry import register_method
 from methods import losses
 from methods.autoencoding import AutoencodingConfig, AutoencodingMethod, Made
-from methods.checking import check_at_least, check_choice
 from methods.munit_family import OTHER, ByDomain, Terms
 from methods.networks.style_content import StyleGenerator
 from methods.styles import STYLES, styles_for

@@ -16,8 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from bench.contracts import Batch, Draws, Method, OptimWrappers, Translation, frozen
-from methods.checking import (
+from bench.checking import (
     check_above,
     check_at_least,
     check_below_one,
@@ -26,6 +25,7 @@ from methods.checking import (
     check_within,
     weights,
 )
+from bench.contracts import Batch, Draws, Method, OptimWrappers, Translation, frozen
 
 #: The domains, opacity (a) and clear (b), each with the other one.
 OTHER = {"a": "b", "b": "a"}
@@ -94,7 +94,7 @@ class FamilyMethod(Method):
     def discriminators(self) -> nn.ModuleList:
         """The groups of discriminators, each an `nn.ModuleDict`."""
 
-    def turn(self, step: int) -> bool:
+    def updates_generators(self, step: int) -> bool:
         """Whether a step updates the generators; it always updates the discriminators."""
         return True
 
@@ -116,7 +116,7 @@ class FamilyMethod(Method):
     def step(self, batch: Batch, optim: OptimWrappers, stage: str) -> Terms:
         """One update of the discriminators, then, where it is their turn, one of the generators. Logs terms unweighted."""
         source, log = {"a": batch.opacity, "b": batch.clear}, Terms()
-        turn = self.turn(batch.draws.step)
+        turn = self.updates_generators(batch.draws.step)
         shared = turn and self.config.share_forward
         made = self.make(source, batch.draws) if shared else self._make_judged(source, batch.draws)
         loss = log["d_total"] = self.discriminator_loss(source, made, log)

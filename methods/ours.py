@@ -18,11 +18,11 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor
 
+from bench.checking import check_above, check_at_least, check_choice, check_within
 from bench.contracts import FrozenHolder, Prior
 from bench.errors import UsageError
 from bench.registry import register_method
 from methods import losses
-from methods.checking import check_above, check_at_least, check_choice, check_within
 from methods.consistency import ConsistencyConfig, ConsistencyMethod, Generated
 from methods.munit_family import Terms
 

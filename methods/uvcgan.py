@@ -25,11 +25,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench.checking import check_above, check_at_least, check_below_one
 from bench.contracts import Batch, Draws, OptimWrappers, Prior, Translation
 from bench.errors import UsageError
 from bench.registry import register_method
 from methods import losses
-from methods.checking import check_above, check_at_least, check_below_one
 from methods.cyclegan import CycleGAN, CycleGANConfig, Images
 from methods.networks.style_content import wide
 from methods.networks.uvcgan import ViTUNet

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from fixtures_data import save_png
-from test_leaderboard import metric, record, score
+from leaderboard_tools import metric, record, score
 
 from bench import records as files
 from bench.files import file_digest, write_json
@@ -83,3 +83,7 @@ def two_methods(root: Path) -> Folder:
         folder.run(method, masks=method == "ours")
         folder.score(method)
     return folder
+
+
+def bits(values: Mapping[str, Any]) -> Any:
+    return np.packbits(np.stack(list(values.values())), axis=-1)

@@ -94,6 +94,7 @@ for line in sys.stdin:
             os._exit(code)
     print(child, flush=True)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+os._exit(0)  # with all that was imported, an orderly end takes seconds
 """
 
 
@@ -134,6 +135,18 @@ def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
     assert made.parent.stdin is not None
     made.parent.stdin.close()
     made.parent.wait(60)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium for the tests of one file."""
+    from page_tools import CHROMIUM, FLAGS
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        started = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield started
+        started.close()
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ Import the fixtures, too: they register the toy and keep to one thread.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +51,6 @@ class Source:
 @pytest.fixture(autouse=True)
 def _toy() -> None:
     import_file(TOY)
-
-
-@pytest.fixture(autouse=True)
-def _threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def build(**config: Any) -> Method:

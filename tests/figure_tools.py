@@ -1,15 +1,14 @@
 """Case sets and records of detection for tests of the paper's figures, and what a drawn figure says."""
 
-import csv
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from leaderboard_tools import metric, record, score
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from test_leaderboard import metric, record, score
 
 from bench.records import LOCAL, Local
 from leaderboards.cases import Case, CaseSet, Grey, Result
@@ -67,24 +66,19 @@ Change = dict[str, Any]
 
 
 def detection(root: Path, method: str, doubt: str = "", p: float = P, rows: Any = None, **changes: Any) -> dict[str, Any]:
-    """A record with the file of its values by image."""
+    """A record with its values by image; a clear image (``e``) has no counts of opacity images."""
     folder = f"{method}/rsna/seed{changes.get('seed', 0)}-1a2b3c4d"
-    path = root / folder / "records" / "rsna--detection-1.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        lines = csv.writer(stream)
-        lines.writerow(["image_id", "patient_id", "count_before", "count_after"])
-        lines.writerow(["clear", "e", "", ""])  # a clear image has no counts of opacity images
-        lines.writerows([image, *values] for image, values in (rows or IMAGES).items())
     scores = {
         "count_change": score(-0.75, n=5, doubt=doubt), "count_before": score(1.5, n=5), "count_p": score(p, n=4, doubt=doubt),
         "count_after": score(0.75, n=5, doubt=doubt, note="YOLOv5u trained on 286 images"), "opacity_zeros": score(1.0, n=4),
         "opacity_effect": score(EFFECT, n=4, ci=[-1.0, 0.5]), "map50": score(0.61, n=9), "psnr_blur_after": score(1.25, n=5),
     }  # fmt: skip
-    made = record(method, "detection", metrics=METRICS, scores=scores, per_image=path.name, image_size=32, direction="a2b")
+    made = record(
+        method, "detection", metrics=METRICS, scores=scores, per_image="rsna--detection-1.csv", image_size=32, direction="a2b"
+    )
     each = {name: {i: float(v[k]) for i, v in (rows or IMAGES).items()} for k, name in ((1, "before"), (2, "after"))}
     more = {f"{part}_{side}": values for part in ("count", "opacity") for side, values in each.items()}
-    patients = {image: values[0] for image, values in (rows or IMAGES).items()}
+    patients = {"clear": "e", **{image: values[0] for image, values in (rows or IMAGES).items()}}
     return {**made, LOCAL: Local(folder, {}, patients, str(root), more), **changes}
 
 

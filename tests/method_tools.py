@@ -10,7 +10,7 @@ import torch
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
-from bench.contracts import Method
+from bench.contracts import Draws, Method
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -23,17 +23,35 @@ def one_thread() -> Iterator[None]:
 
 
 class Recorder(OptimWrapper):  # type: ignore[misc]
-    """Back-propagates and keeps the gradients, but takes no step."""
+    """Back-propagates and keeps loss and gradients, but takes no step."""
 
     def update_params(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         loss.backward()
-        self.grads = [p.grad.clone() for p in self.optimizer.param_groups[0]["params"]]
+        self.loss = loss.detach()
+        self.grads = [None if p.grad is None else p.grad.clone() for p in self.optimizer.param_groups[0]["params"]]
         self.optimizer.zero_grad()
 
 
-def wrappers(method: Method, kind: type[OptimWrapper] = OptimWrapper) -> dict[str, Any]:
-    return {name: kind(optimizer=optimizer) for name, optimizer in method.optimizers().items()}
+class DoubleDraws(Draws):
+    """The same numbers in float64; remembers their names."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.asked: list[str] = []
+
+    def normal(self, name: str, *shape: int) -> Tensor:
+        self.asked.append(name)
+        return super().normal(name, *shape).double()
+
+    def normal_map(self, name: str, *shape: int) -> Tensor:
+        self.asked.append(name)
+        return super().normal_map(name, *shape).double()
 
 
-def count(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
+def wrappers(method: Method, kind: type[OptimWrapper] = OptimWrapper, **kwargs: Any) -> dict[str, Any]:
+    return {name: kind(optimizer=optimizer, **kwargs) for name, optimizer in method.optimizers().items()}
+
+
+def count(*modules: nn.Module) -> int:
+    """Number of parameters."""
+    return sum(p.numel() for module in modules for p in module.parameters())

@@ -6,9 +6,12 @@ import base64
 import io
 import json
 import re
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from leaderboards.cases import Case, CaseSet, Result
@@ -18,6 +21,9 @@ from leaderboards.values import Cell
 HOSTILE = '</script><script>document.title="stolen"</script><img src=x onerror="document.title=1">"\'&amp; $source ${x}'
 LONG = "a_method_with_a_very_long_name_" * 6
 SECRET = "restricted-subject-0815"
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))), None)
+FLAGS = ["--no-sandbox", "--headless", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt-get install chromium)")
 
 
 def entry(value: float, mark: str = "", **more: Any) -> Entry:
@@ -98,3 +104,27 @@ def data_of(document: str) -> dict[str, Any]:
 def pixels(uri: str) -> np.ndarray:
     with Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))) as image:
         return np.asarray(image.convert("L"))
+
+
+class Tab:
+    """One opened page, with all it asked for and complained of."""
+
+    def __init__(self, browser: Any, path: Path, **how: Any) -> None:
+        self.context = browser.new_context(reduced_motion="reduce", offline=True, **how)
+        self.requests: list[str] = []
+        self.complaints: list[str] = []
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(5000)
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("console", lambda message: self.complaints.append(message.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.goto(path.as_uri())
+
+    def column(self, n: int, table: int = 0) -> list[str]:
+        """Labels (0) or first texts of one column of a table."""
+        rows = self.page.locator("table").nth(table).locator("tbody tr:not(.band)").all()
+        cells = [row.locator("th, td").nth(n) for row in rows]
+        return [(value if (value := cell.locator(".value")).count() else cell).inner_text().strip() for cell in cells]
+
+    def heading(self, n: int, table: int = 0) -> Any:
+        return self.page.locator("table").nth(table).locator(f'th[data-column="{n}"]')

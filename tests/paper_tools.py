@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from test_leaderboard import metric, record, score
+from leaderboard_tools import metric, record, score
 
 from bench.files import digest
 from bench.records import LOCAL, Local

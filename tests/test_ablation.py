@@ -96,7 +96,7 @@ def test_six_rows_by_one_command(bench: Bench, tmp_path: Path, cache: Path) -> N
     answer = bench(*run)
     assert answer.code == 0, answer.err
     assert [line.split()[1] for line in answer.out.splitlines() if line.startswith("row  ")] == list(ROWS)
-    assert answer.out.count("FD-cxr") == answer.out.count("leaderboard  ") == 1, "one leaderboard, at the end"
+    assert answer.out.count("FD-cxr ↓") == answer.out.count("leaderboard  ") == 1, "one leaderboard, at the end"
     named = {line.split("(")[1].rstrip(")"): Path(line.split()[1]) for line in answer.out.splitlines() if line.startswith("results")}
     assert list(named) == list(ROWS) and len({p.resolve() for p in named.values()}) == 6
     for row, folder in named.items():

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from method_tools import one_thread  # noqa: F401  (a fixture)
-from mmengine.optim import OptimWrapper
+from method_tools import DoubleDraws, Recorder, one_thread, wrappers  # noqa: F401  (a fixture)
 from torch import Tensor, nn
 
 from bench.config import load, train_config
@@ -18,29 +17,11 @@ from bench.errors import UsageError
 from bench.experiment import method_config
 from bench.registry import METHODS
 from methods.acl_gan import AclGan, AclGanConfig
-from methods.consistency import ConsistencyMethod
 
 SMALL: dict[str, Any] = {
     **{"width": 8, "n_res": 1, "mlp_dim": 16, "disc_width": 8, "disc_layers": 3, "disc_scales": 2, "disc_init": "kaiming"},
     "lr": 1e-3,
 }
-
-
-class DoubleDraws(Draws):
-    """The same numbers in float64."""
-
-    def normal(self, name: str, *shape: int) -> Tensor:
-        return super().normal(name, *shape).double()
-
-
-class Recorder(OptimWrapper):  # type: ignore[misc]
-    """Back-propagates and keeps loss and gradients, but takes no step."""
-
-    def update_params(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        loss.backward()
-        self.loss = loss.detach()
-        self.grads = [None if p.grad is None else p.grad.clone() for p in self.optimizer.param_groups[0]["params"]]
-        self.optimizer.zero_grad()
 
 
 def build(channels: int = 1, **changes: Any) -> AclGan:
@@ -52,10 +33,6 @@ def make_batch(channels: int = 1, step: int = 0, double: bool = False) -> Batch:
     images = torch.rand(2, 2, channels, 32, 32, generator=torch.Generator().manual_seed(step)) * 2 - 1
     images = images.double() if double else images
     return Batch(images[0], images[1], (DoubleDraws if double else Draws)(5, step, 0, 2, 2))
-
-
-def wrappers(method: ConsistencyMethod, kind: type[OptimWrapper] = OptimWrapper) -> dict[str, Any]:
-    return {name: kind(optimizer=optimizer) for name, optimizer in method.optimizers().items()}
 
 
 def written_out(method: AclGan, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from compare_tools import noisy, write_run
 from conftest import ROOT, TOY, Answer, Bench, folder
 from conftest import records as read
-from test_compare import noisy, write_run
-from test_leaderboard import fidelity
+from leaderboard_tools import fidelity
 
 from bench import records
 from bench.record_schema import SCHEMA

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from case_tools import SIZE, Folder, two_methods
+from case_tools import SIZE, Folder, bits, two_methods
 from conftest import TINY, Bench
 from fixtures_data import make_folder, save_png
 from PIL import Image
-from test_cases_stored import bits
 from torch import nn
 
 from bench import records as files

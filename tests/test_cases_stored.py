@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from case_tools import SIZE, Folder, two_methods
+from case_tools import SIZE, Folder, bits, two_methods
 from conftest import ROOT, Bench
 from fixtures_data import save_png
 from jobs import job
-from test_segmentation import LEARN, Tiny, config, lungs
+from segmentation_tools import LEARN, Tiny, config, lungs
 
 from bench import records as files
 from bench.errors import BenchError
@@ -77,20 +77,19 @@ def test_a_damaged_input_is_named_with_its_remedy(two: Folder, damage: Callable[
     assert str(caught.value).endswith(f"Delete {two.place} and run the same `bench run` command again.")
 
 
-def test_damaged_values_are_named_with_their_remedy(two: Folder) -> None:
+@pytest.mark.parametrize("cut_short", [False, True])
+def test_damaged_values_are_named_with_their_remedy(two: Folder, cut_short: bool) -> None:
+    """Cut short after a whole line, too: the images that are left would be chosen from as if they were all."""
     found = two.load()
     path = two.root / "ours" / "rsna" / "seed0-12345678" / "records" / "rsna--toy-abcdef01.csv"
-    path.write_text("image_id,error\na3,much\n")
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:-1]) if cut_short else "image_id,error\na3,much\n")
     with pytest.raises(BenchError) as caught:
         cases.case_sets(found, "toy/error")
     assert str(caught.value).startswith(f"{path} cannot be read (") and str(caught.value).endswith("with --force score.")
 
 
 # -- lungs -----------------------------------------------------------------------------------------------------------------
-
-
-def bits(values: Mapping[str, Any]) -> Any:
-    return np.packbits(np.stack(list(values.values())), axis=-1)
 
 
 @pytest.mark.parametrize("size", [8, 13])

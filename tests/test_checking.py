@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
+from bench import checking
 from bench.errors import UsageError
 from bench.registry import METHODS
-from methods import BUILTIN, checking
+from methods import BUILTIN
 
 NAN, INF = float("nan"), float("inf")
-CONFIGS = {name: METHODS.get(name).Config for name in BUILTIN if name != "original"}
+CONFIGS = {name: METHODS.get(name).Config for name in (*BUILTIN, "mmagic:cyclegan") if name != "original"}
 
 
 def keys(*wanted: str, ending: str = "\0") -> list[tuple[str, str]]:

@@ -17,7 +17,6 @@ from engine_tools import (  # noqa: F401
     SETTINGS,
     InterruptedTrainingError,
     Source,
-    _threads,
     _toy,
     build,
     fit,
@@ -26,6 +25,7 @@ from engine_tools import (  # noqa: F401
     same,
     weights,
 )
+from method_tools import one_thread  # noqa: F401  (a fixture)
 from mmengine.logging import HistoryBuffer, MessageHub
 from torch import nn
 

@@ -53,17 +53,15 @@ HEAVY = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("words", [["run", "--method", "ours", "--dry-run"], ["assets"]])
-def test_planning_imports_no_library_that_only_computing_needs(words: list[str], tmp_path: Path) -> None:
-    words = [*words, "--runs", str(tmp_path / "runs")] if words[0] == "run" else words
+def test_planning_imports_no_library_that_only_computing_needs(tmp_path: Path) -> None:
     code = f"""
 import sys
 from bench import cli
-print("CODE", cli._main({words!r}))
-print("HEAVY", *[name for name in {HEAVY!r} if name in sys.modules])
+for words in (["run", "--method", "ours", "--dry-run", "--runs", {str(tmp_path / "runs")!r}], ["assets"]):
+    print("CODE", cli._main(words), *[name for name in {HEAVY!r} if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.stdout.splitlines()[-2:] == ["CODE 0", "HEAVY"], done.stderr
+    assert [line for line in done.stdout.splitlines() if line.startswith("CODE")] == ["CODE 0"] * 2, done.stderr
 
 
 def test_as_a_module() -> None:

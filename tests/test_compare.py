@@ -4,72 +4,31 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from compare_tools import ERROR, IMAGES, PATIENTS, by_patient, compared, marked, noisy, scored, write_run
+from leaderboard_tools import block, fidelity, metric, record, score
 from scipy import stats
-from test_leaderboard import block, fidelity, metric, record, score
 
 from bench import records
-from bench.contracts import Score
 from bench.records import LOCAL, Local
 from evaluators.ranks import Rank
 from leaderboards import compare as compare_module
 from leaderboards import general
-from leaderboards.compare import Comparisons, Family, Pair, compare
+from leaderboards.compare import Family, Pair
 from leaderboards.differences import letters
-from leaderboards.marks import Ranking
 from leaderboards.render import leaderboard, short
 from leaderboards.sheet import BEST, TIE
-from leaderboards.tables import Column, tables
+from leaderboards.tables import Column
 from leaderboards.values import Cell
-
-ERROR = metric("error", "Error", "lower", 2, primary=True)
-#: Two images a patient, and a patient with one.
-IMAGES = [f"i{k:02d}" for k in range(39)]
-PATIENTS = {image: f"p{k // 2:02d}" for k, image in enumerate(IMAGES)}
 
 
 @pytest.fixture(autouse=True)
 def _few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compare_module, "N_BOOT", 40)
-
-
-def scored(
-    method: str, values: Mapping[str, float], patients: Mapping[str, str] = PATIENTS, metrics: Any = (ERROR,), **changes: Any
-) -> dict[str, Any]:
-    """A record of `values` by image, whose score is their mean."""
-    mean = float(np.mean(list(values.values())))
-    key = metrics[0]["key"]
-    made = record(method, "quality", metrics=list(metrics), scores={key: score(mean, n=len(values))})
-    return {**made, LOCAL: Local("", {key: dict(values)}, dict(patients)), **changes}
-
-
-def noisy(seed: int, shift: float = 0.0, spread: float = 0.1) -> dict[str, float]:
-    """Values that are alike for all seeds but for `spread`, moved by `shift`."""
-    base, own = np.random.default_rng(99).normal(1, 1, len(IMAGES)), np.random.default_rng(seed).normal(0, spread, len(IMAGES))
-    return dict(zip(IMAGES, (base + own + shift).tolist(), strict=True))
-
-
-def compared(rows: list[dict[str, Any]]) -> Comparisons:
-    (table,) = tables(rows)
-    return compare(table)
-
-
-def marked(rows: list[dict[str, Any]]) -> dict[str, str]:
-    """Method -> mark of the error."""
-    (table,) = tables(rows)
-    column = next(c for c in table.columns if c.key == "error")
-    return dict(zip((row.label for row in table.rows), Ranking(table.rows).of(column).marks, strict=True))
-
-
-def by_patient(values: Mapping[str, float]) -> np.ndarray:
-    """Means by patient, computed here."""
-    return np.array([np.mean([v for i, v in values.items() if PATIENTS[i] == p]) for p in sorted(set(PATIENTS.values()))])
 
 
 ROWS = [scored("original", noisy(0)), scored("a", noisy(1, -0.5)), scored("b", noisy(2, -0.5)), scored("c", noisy(3, -0.2))]
@@ -346,16 +305,6 @@ def test_short_compares_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # -- from files -------------------------------------------------------------------------------------------------------------
-
-
-def write_run(root: Path, method: str, values: Mapping[str, float], patients: Mapping[str, str] | None = PATIENTS) -> Path:
-    """A run's record and its values by image, written as a run writes them."""
-    path = root / method / "rsna" / "seed0-1a2b3c4d" / "records" / "rsna--quality-12345678.json"
-    scores = {"error": Score(float(np.mean(list(values.values()))), len(values), per_image=values)}
-    name = records.write_per_image(path.with_suffix(".csv"), scores, patients)
-    made = record(method, "quality", metrics=[ERROR], scores=records.score_fields(scores))
-    records.write(path, {**made, "per_image": name, "figures": ["scores/x/box.png"]})
-    return path
 
 
 def test_comparisons_from_files_wherever_they_lie(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from conftest import Bench
 
 from bench import config
 from bench.config import fill, fingerprint, load, plain, section_config, train_config
@@ -183,6 +184,12 @@ def test_values_are_parsed_by_the_fields_type(key: str, text: str, value: object
 def test_values_of_another_type_are_refused(key: str, text: str) -> None:
     with pytest.raises(UsageError, match=f"config key 'x.{key}': cannot use"):
         fill(Example, {key: text}, "x")
+
+
+@pytest.mark.parametrize("key", ["evaluators.classification.folds", "methods.ours.width", "methods.uvcgan.vit_heads"])
+def test_what_a_value_must_not_be_is_told_with_the_whole_key(key: str, bench: Bench) -> None:
+    answer = bench("run", "--method", "all", "--set", f"{key}=-7", "--dry-run")
+    assert answer.code == 2 and answer.last.startswith(f"error: {key}: -7 is not a number of at least ")
 
 
 def test_fingerprint_is_of_values_not_of_spelling() -> None:

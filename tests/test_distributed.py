@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, TOY, Bench, folder, records, spawn
+from conftest import TINY, TOY, Bench, Forks, folder, records, spawn
 
 from bench import doubts
 from bench.config import RunOptions, load
@@ -192,11 +191,11 @@ def test_the_examples_of_the_documentation_for_several_gpus() -> None:
     _looked_at(sets, "", "acl_gan", "paper", 8)
 
 
-def test_two_commands_share_one_results_folder(tmp_path: Path) -> None:
+def test_two_commands_share_one_results_folder(bench: Bench, forks: Forks, tmp_path: Path) -> None:
     """A seed a GPU: both at once, with the same data, cache and row `original`."""
     words = ["--method", "toy", "--suite", "toy-score", *TINY, "--runs", tmp_path / "runs"]
-    with ThreadPoolExecutor(2) as pool:
-        answers = list(pool.map(lambda seed: spawn("run", *words, "--seeds", seed), ("0", "1")))
+    forks.start("run", *words, "--seeds", "0")
+    answers = [bench("run", *words, "--seeds", "1"), forks.finish()]
     assert [answer.code for answer in answers] == [0, 0], [answer.err for answer in answers]
     assert len(list((tmp_path / "runs" / "toy").rglob("weights.pth"))) == 2
     scored = [answer.out.count("score     original") for answer in answers]

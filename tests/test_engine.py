@@ -18,7 +18,6 @@ from engine_tools import (  # noqa: F401
     SETTINGS,
     InterruptedTrainingError,
     Source,
-    _threads,
     _toy,
     build,
     fit,
@@ -27,6 +26,7 @@ from engine_tools import (  # noqa: F401
     same,
     weights,
 )
+from method_tools import one_thread  # noqa: F401  (a fixture)
 from torch import nn
 
 from bench import engine, hooks

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from compare_tools import IMAGES, PATIENTS, by_patient, compared, marked, noisy, scored
+from leaderboard_tools import block, metric, record, score
 from paper_tools import CXR, made
 from scipy import stats
-from test_compare import IMAGES, PATIENTS, by_patient, compared, marked, noisy, scored
-from test_leaderboard import block, metric, record, score
 
 from bench.records import LOCAL, Local
 from evaluators.statistics import holm, paired_p

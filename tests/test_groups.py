@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from test_leaderboard import fidelity, record, score
+from leaderboard_tools import fidelity, record, score
 
 from leaderboards import groups
 from leaderboards.render import leaderboard

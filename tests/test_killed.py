@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import TINY, Bench, Forks, forget_imports, records, scores
+from conftest import TINY, Bench, Forks, folder, forget_imports, records, scores
+from engine_tools import losses
+from tracking_tools import _no_account, logged  # noqa: F401  (a fixture)
 
 KILLER = Path(__file__).with_name("killer.py")
 #: Where to kill, and the status of the stages of toy (train, translate, score) that the next plan shows.
@@ -58,3 +60,18 @@ def test_half_a_record_does_not_count(bench: Bench, toy: tuple[str, ...], tmp_pa
     assert [row["stage"] for row in plan if row["status"] != "cached"] == ["score"]
     assert bench("run", *toy).code == 0
     assert scores(tmp_path / "runs") == before
+
+
+def test_steps_that_a_kill_cost_wandb_are_told_by_the_next_run(
+    bench: Bench, forks: Forks, toy: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Killed before step 6, with a checkpoint of step 4 and losses up to 5 of which wandb has written none."""
+    runs = tmp_path / "runs"
+    answer = forks("run", *toy, "--wandb", "offline", "--import", KILLER, KILL_AT="step 6")
+    assert answer.code == -9, answer.err
+    forget_imports()
+    (runs / "wandb").rename(tmp_path / "lost")  # at once: wandb's own process outlives ours for a while, and writes on
+    assert bench("run", *toy, "--wandb", "offline").code == 0
+    lines = losses(folder(runs) / "train" / "train")
+    rows = [(row["train/step"], row["train/g"]) for row in logged(runs)["toy seed0"].rows if "train/g" in row]
+    assert rows == [(line["step"], pytest.approx(line["g"])) for line in lines] and len(rows) == 6

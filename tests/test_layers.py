@@ -21,6 +21,8 @@ ALLOWED = {
 }
 #: Modules that a package may import out of others: arithmetic without torch.
 SINGLE = {"leaderboards": {"evaluators.ranks", "evaluators.statistics"}}
+#: What modules of `bench.data` import from the rest of `bench`.
+DATA = {"bench.draws", "bench.errors", "bench.files", "bench.registry"}
 #: Imports inside functions that cross the lines above: file -> package.
 LAZY = {"bench/cli.py": {"leaderboards"}}
 SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
@@ -54,6 +56,11 @@ def test_packages_keep_to_their_side(path: Path) -> None:
             assert late and top in LAZY.get(name, set()), f"{name} imports {module}"
 
 
+def test_data_stands_on_few_modules_of_the_core() -> None:
+    found = {module for path in SOURCES if path.is_relative_to(ROOT / "bench/data") for module, _ in imports(path)}
+    assert {m for m in found if m.split(".")[0] == "bench" and m.split(".")[:2] != ["bench", "data"]} == DATA
+
+
 def test_the_rule_finds_what_it_forbids(tmp_path: Path) -> None:
     path = tmp_path / "x.py"
     path.write_text("import methods.ours\n\ndef f():\n    from evaluators import fidelity\n")
@@ -73,6 +80,12 @@ def test_pictures_leave_the_backend_of_a_notebook_alone() -> None:
 
 def test_nothing_imports_tests_or_scripts() -> None:
     assert not [p for p in SOURCES for module, _ in imports(p) if module.split(".")[0] in ("tests", "scripts", "conftest")]
+
+
+def test_tests_share_through_modules_of_tools() -> None:
+    """What one test module needs of another belongs to neither."""
+    found = [(p.name, module) for p in sorted((ROOT / "tests").glob("*.py")) for module, _ in imports(p)]
+    assert found and not [(name, module) for name, module in found if module.startswith("test_")]
 
 
 def test_leaderboards_and_the_command_line_load_without_torch() -> None:

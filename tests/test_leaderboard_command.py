@@ -6,13 +6,12 @@ import csv
 import io
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
+from classifier_tools import ROWS
 from conftest import Bench
+from leaderboard_tools import METRICS, fidelity, record, score, write
 from page_tools import data_of
-from test_leaderboard import METRICS, fidelity, record, score
-from test_paper_classifiers import ROWS
 
 from bench import records
 from leaderboards.render import leaderboard
@@ -24,12 +23,6 @@ FAILED = {"status": "failed", "error": "out of memory\nTraceback", "scores": {}}
 def runs(tmp_path: Path) -> Path:
     """A results folder with FID and KID of two methods."""
     return write(tmp_path / "runs", [fidelity("original", 0.2, 2.0), fidelity("a", 1 / 3, 1.0)])
-
-
-def write(root: Path, found: list[dict[str, Any]]) -> Path:
-    for k, made in enumerate(found):
-        records.write(root / made["method"] / "rsna" / "seed0-1a2b3c4d" / "records" / f"rsna--{made['evaluator']}-{k:08d}.json", made)
-    return root
 
 
 def test_markdown_is_the_general_leaderboard(bench: Bench, runs: Path) -> None:

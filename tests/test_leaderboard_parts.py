@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from test_leaderboard import METRICS, block, metric, record, score
+from leaderboard_tools import METRICS, block, metric, record, score
 
 from bench.records import LOCAL, Local
 from leaderboards import formats, general, paper

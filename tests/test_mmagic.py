@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, TINY, Bench, forget_imports, records
-from engine_tools import CPU, SETTINGS, InterruptedTrainingError, Source, _threads, losses, same, weights  # noqa: F401
+from engine_tools import CPU, SETTINGS, InterruptedTrainingError, Source, losses, same, weights
+from method_tools import one_thread  # noqa: F401  (a fixture)
 from torch.nn import functional as F
 
 from bench import doubts, engine

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from method_tools import count
 from torch import Tensor, nn
 
 from bench.errors import UsageError
@@ -20,10 +21,6 @@ from methods.networks.style_content import (
 )
 
 LAST = torch.channels_last
-
-
-def count(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
 
 
 @pytest.mark.parametrize(

@@ -8,81 +8,17 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from method_tools import one_thread  # noqa: F401  (a fixture)
+from method_tools import DoubleDraws, Recorder, one_thread, wrappers  # noqa: F401  (a fixture)
 from mmengine.optim import OptimWrapper
+from ours_tools import SMALL, TinyPrior, build, make_batch
 from torch import Tensor, nn
 
-from bench.contracts import Batch, Draws, Prior
+from bench.contracts import Batch, Draws
 from bench.errors import UsageError
 from bench.registry import METHODS
 from methods import losses
 from methods.ours import Ours, OursConfig
 from methods.reference import Original
-
-SMALL: dict[str, Any] = {
-    **{"width": 8, "n_res": 1, "mlp_dim": 16, "disc_width": 8, "disc_layers": 3, "disc_scales": 2, "disc_init": "kaiming"},
-    "lr": 1e-3,
-}
-
-
-class TinyPrior(Prior):
-    """Random weights with batch norm; the first finding is always present in images and the third never."""
-
-    findings = ("there", "other", "absent")
-    opacity_indices = (0, 2)
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, 6, 5, stride=4, padding=2)
-        self.norm = nn.BatchNorm2d(6)
-        self.head = nn.Linear(6, 3)
-        with torch.no_grad():
-            self.head.bias.copy_(torch.tensor([4.0, 0.0, -4.0]))
-
-    def features(self, images: Tensor, relu: bool = True) -> Tensor:
-        maps: Tensor = self.norm(self.conv(images))
-        return F.relu(maps) if relu else maps
-
-    def classify(self, features: Tensor) -> Tensor:
-        return torch.sigmoid(self.head(features.mean(dim=(2, 3))))
-
-
-class DoubleDraws(Draws):
-    """The same numbers in float64."""
-
-    def normal(self, name: str, *shape: int) -> Tensor:
-        return super().normal(name, *shape).double()
-
-
-class Recorder(OptimWrapper):  # type: ignore[misc]
-    """Back-propagates and keeps loss and gradients, but takes no step."""
-
-    def update_params(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        loss.backward()
-        self.loss = loss.detach()
-        self.grads = [None if p.grad is None else p.grad.clone() for p in self.optimizer.param_groups[0]["params"]]
-        self.optimizer.zero_grad()
-
-
-def build(channels: int = 1, seed: int = 0, **changes: Any) -> Ours:
-    torch.manual_seed(seed)
-    prior = TinyPrior(channels)
-    return Ours(OursConfig(**{**SMALL, **changes}), channels, prior)
-
-
-def make_batch(
-    channels: int = 1, step: int = 0, *, start: int = 0, count: int = 2, total: int = 2, double: bool = False
-) -> Batch:
-    images = torch.rand(2, total, channels, 32, 32, generator=torch.Generator().manual_seed(step)) * 2 - 1
-    if double:
-        images = images.double()
-    mine = slice(start, start + count)
-    draws = (DoubleDraws if double else Draws)(5, step, start, count, total)
-    return Batch(images[0, mine], images[1, mine], draws)
-
-
-def wrappers(method: Ours, kind: type[OptimWrapper] = OptimWrapper) -> dict[str, Any]:
-    return {name: kind(optimizer=optimizer) for name, optimizer in method.optimizers().items()}
 
 
 def first_log(**changes: Any) -> dict[str, float]:
@@ -341,18 +277,6 @@ def test_translation_depends_on_neither_batch_size_nor_order(direction: str) -> 
     torch.testing.assert_close(shuffled.image, together.image[order], rtol=0, atol=1e-5)
     alone = [method.translate(images[i : i + 1], direction, [seeds[i]]).image for i in range(4)]
     torch.testing.assert_close(torch.cat(alone), together.image, rtol=0, atol=1e-5)
-
-
-def test_styles() -> None:
-    images = (torch.rand(1, 1, 32, 32) * 2 - 1).expand(2, -1, -1, -1)
-    fixed, random = build(), build(style="random")
-    assert torch.equal(fixed.translate(images, seeds=[1, 2]).image, fixed.translate(images).image)
-    assert not torch.equal(build(style_seed=1).translate(images).image, fixed.translate(images).image)
-    one, two = random.translate(images, seeds=[1, 2]).image
-    assert not torch.allclose(one, two)
-    torch.testing.assert_close(random.translate(images).image, fixed.translate(images).image)
-    with pytest.raises(UsageError, match="direction"):
-        fixed.translate(images, "b2b")
 
 
 def test_blend_is_exact_at_the_ends_of_the_mask() -> None:

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from page_tools import HOSTILE, LONG, case_sets, data_of, disc, grouped, noisy, pixels, png, sheet
+from page_tools import HOSTILE, LONG, Tab, case_sets, data_of, disc, grouped, needs_browser, noisy, pixels, png, sheet
 
 from leaderboards.cases import Case, CaseSet, Result
 from leaderboards.cells import MISSING
 from leaderboards.page import page
 from leaderboards.page.images import encoded
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))), None)
-FLAGS = ["--no-sandbox", "--headless", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt-get install chromium)")
 
 
 @pytest.fixture(scope="module")
@@ -51,45 +46,11 @@ def test_six_methods_and_24_cases_fit_at_256_pixels(large: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        started = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield started
-        started.close()
-
-
-@pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "page.html"
     figures = {"Figure 3. Translations by method.": png(), HOSTILE: png(20, 20)}
     path.write_text(page([sheet(), grouped()], case_sets(), figures, f"# All\n{HOSTILE}", "bench leaderboard runs --format html"))
     return path
-
-
-class Tab:
-    """One opened page, with all it asked for and complained of."""
-
-    def __init__(self, browser: Any, path: Path, **how: Any) -> None:
-        self.context = browser.new_context(reduced_motion="reduce", offline=True, **how)
-        self.requests: list[str] = []
-        self.complaints: list[str] = []
-        self.page = self.context.new_page()
-        self.page.set_default_timeout(5000)
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.on("console", lambda message: self.complaints.append(message.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.goto(path.as_uri())
-
-    def column(self, n: int, table: int = 0) -> list[str]:
-        """Labels (0) or first texts of one column of a table."""
-        rows = self.page.locator("table").nth(table).locator("tbody tr:not(.band)").all()
-        cells = [row.locator("th, td").nth(n) for row in rows]
-        return [(value if (value := cell.locator(".value")).count() else cell).inner_text().strip() for cell in cells]
-
-    def heading(self, n: int, table: int = 0) -> Any:
-        return self.page.locator("table").nth(table).locator(f'th[data-column="{n}"]')
 
 
 @pytest.fixture

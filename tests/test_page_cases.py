@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from page_tools import entry, ramp, sheet
-from test_page_browser import CHROMIUM, FLAGS, Tab, needs_browser
+from page_tools import Tab, entry, needs_browser, ramp, sheet
 
 from leaderboards.cases import Case, CaseSet, Flags, Result
 from leaderboards.page import page
@@ -59,16 +58,6 @@ def wide() -> Sheet:
     )  # fmt: skip
     cell = entry(-541.37, std=113.25, ci=(-1413.32, -669.41), n=(38,), seeds=3)
     return Sheet("table1", "Table 1", {}, heads, tuple(Line(f"method number {k}", (cell,) * len(heads)) for k in range(4)))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        started = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield started
-        started.close()
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import random
 from typing import Any
 
 import pytest
+from leaderboard_tools import metric, score
 from paper_tools import distances, entry, features, lungs, made, marks, row, value
-from test_leaderboard import metric, score
 
 from bench.errors import UsageError
 from bench.records import LOCAL, Local

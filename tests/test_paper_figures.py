@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from figure_tools import CONTEXT, EFFECT, IMAGES, P, box, case, case_set, detection, drawn, panels, picture, texts, visible
+from leaderboard_tools import score
 from matplotlib.colors import to_hex
-from test_leaderboard import score
 
 from bench.errors import DataError, UsageError
 from bench.records import LOCAL
@@ -61,15 +61,17 @@ def test_doubtful_counts_are_grey_with_the_reason_and_no_part_of_the_family(tmp_
 def test_values_of_another_record_are_not_drawn(tmp_path: Path) -> None:
     other = {**IMAGES, "d": ("d", 0, 3)}
     split = {**IMAGES, "a2": ("z", 4, 2)}
+    damaged = detection(tmp_path, "unit", per_image="damaged.csv")  # of which nothing was read, see `bench.records.load`
+    damaged[LOCAL] = replace(damaged[LOCAL], more={}, patients={})
     records = [
-        detection(tmp_path, "ours"), detection(tmp_path, "cut", rows=other), detection(tmp_path, "unit", per_image="gone.csv"),
+        detection(tmp_path, "ours"), detection(tmp_path, "cut", rows=other), damaged,
         detection(tmp_path, "drit", status="failed", error="out of memory", scores={}), detection(tmp_path, "munit", rows=split),
     ]  # fmt: skip
     found = {one.label: one.why for one in counts.counted(tables(records)[0])}
     assert found["ours"] == "" and "not those of the record" in found["cut"] and "not those of the record" in found["munit"]
-    assert "gone.csv" in found["unit"] and "out of memory" in found["drit"]
+    assert "damaged.csv" in found["unit"] and "out of memory" in found["drit"]
     said = " ".join(texts(drawn(records))).replace("\n", " ")
-    assert "no counts (drit)" in said and "gone.csv" in said and "--force score" in said
+    assert "no counts (drit)" in said and "damaged.csv" in said and "--force score" in said
     lines = figures.lacking([], records)
     assert len(lines) == 3 and all(line.startswith("figure 6 of rsna: no counts") for line in lines)
 

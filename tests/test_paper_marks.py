@@ -33,6 +33,7 @@ def test_1_96_standard_deviations_stand_in_for_a_missing_interval() -> None:
     assert overlap(Cell(1.0, std=0.1), Cell(1.40, std=0.1)) is False
     assert reach(Cell(1.0, std=9.0, ci=(0.9, 1.1))) == (0.9, 1.1), "an interval over patients goes before a spread over subsets"
     assert overlap(Cell(1.0, std=0.1), Cell(1.0)) is None
+    assert reach(Cell(1.0, std=0.0)) is None, "folds that agree make no interval without width"
 
 
 def test_of_several_seeds_the_wider_interval_counts() -> None:

@@ -381,7 +381,7 @@ def test_run_folder(done: Path) -> None:
         assert name in files, name
     config = json.loads((run / "config.json").read_text())
     assert config["config"]["methods"] == {
-        "toy": {"lr": 0.01, "nan_at": 0, "error_at": 0, "own_noise": True, "sloppy": True}
+        "toy": {"lr": 0.01, "nan_at": 0, "error_at": 0, "own_noise": True, "sloppy": True, "generator_first": False}
     }, "every default is written out"
     assert config["config"]["train"]["iterations"] == 6 and config["origin"].startswith("toy.py@")
     split = json.loads((run / "split.json").read_text())["synthetic"]

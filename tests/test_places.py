@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT, TOY, Answer, Bench, spawn
-from test_leaderboard import fidelity
-from test_leaderboard_command import write
+from leaderboard_tools import fidelity, write
 
 from bench.arguments import asset_dirs
 from bench.errors import UsageError

@@ -11,8 +11,7 @@ import pytest
 from case_tools import two_methods
 from conftest import Bench
 from fixtures_data import make_folder
-from page_tools import case_sets, data_of
-from test_page_browser import Tab, browser, needs_browser  # noqa: F401  (a fixture)
+from page_tools import Tab, case_sets, data_of, needs_browser
 
 from bench import records
 from bench.data.contract import Reader
@@ -72,7 +71,7 @@ def test_the_command_says_what_must_not_be_passed_on(
 
 
 @needs_browser
-def test_the_page_says_so_beside_the_cases(browser: Any, tmp_path: Path) -> None:  # noqa: F811
+def test_the_page_says_so_beside_the_cases(browser: Any, tmp_path: Path) -> None:
     first, *others = case_sets()
     for policy in ("no-redistribution", "open"):
         kept = replace(first, context={"policy": policy})

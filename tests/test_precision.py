@@ -14,12 +14,12 @@ from conftest import Bench
 from engine_tools import (  # noqa: F401
     CPU,
     SETTINGS,
-    _threads,
     _toy,
     build,
     fit,
     losses,
 )
+from method_tools import one_thread  # noqa: F401  (a fixture)
 
 from bench import device, doubts, engine, watch
 from bench.config import RunOptions, load, train_config

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import TOY
-from engine_tools import CPU, SETTINGS, InterruptedTrainingError, Source, _threads, _toy, build, fit, same  # noqa: F401
+from engine_tools import CPU, SETTINGS, InterruptedTrainingError, Source, _toy, build, fit, same  # noqa: F401
+from method_tools import one_thread  # noqa: F401  (a fixture)
 from several import together
 from torch import Tensor
 

@@ -109,7 +109,7 @@ ODD: dict[str, Change] = {
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A record as a run writes it, of this module's own making."""
-    from test_leaderboard import fidelity
+    from leaderboard_tools import fidelity
 
     made = fidelity("odd", 0.1, 1.0)
     metric = {"key": "change", "label": "Change", "better": "lower", "unit": "", "digits": 3, "primary": True}
@@ -179,9 +179,10 @@ def test_only_run_folders_are_searched(tmp_path: Path, good: dict[str, Any], mon
     assert folders == ["odd/rsna/seed0-1a2b3c4d", "seed0-1a2b3c4d", "."]
     listed: list[Path] = []
     real = os.scandir
-    monkeypatch.setattr(os, "scandir", lambda where=".": (listed.append(Path(where)), real(where))[1])
-    monkeypatch.setattr(os, "listdir", lambda where=".", real=os.listdir: (listed.append(Path(where)), real(where))[1])
-    records.load([tmp_path])
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", lambda where=".": (listed.append(Path(where)), real(where))[1])
+        patch.setattr(os, "listdir", lambda where=".", real=os.listdir: (listed.append(Path(where)), real(where))[1])
+        records.load([tmp_path])
     assert images not in listed
 
 

@@ -11,6 +11,7 @@ import timm
 import torch
 import torchvision
 from jobs import job, prepare_job
+from method_tools import count
 from torch import Tensor
 
 from bench.config import load
@@ -22,18 +23,15 @@ from bench.errors import PreflightError, UsageError
 from bench.experiment import Experiment, RunSpec, evaluator_config
 from bench.learning import images as learning_images
 from evaluators.cenet import CENet, DenseAtrous, MultiPool
+from evaluators.padding import unpadded
 from evaluators.segmentation import Segmentation
 from evaluators.segmentation_config import SegmentationConfig
-from evaluators.segmentation_models import Laboratory, inside
+from evaluators.segmentation_models import SegmenterEnsemble
 from evaluators.segmenter_files import load_encoder, load_segmenter
 from evaluators.segmenters import ARCHS, Distort, MaskBatch, MaskBatches, Segmenter, SegmenterTraining, segment
 
 CPU = torch.device("cpu")
 FOUR = ("cenet", "pspnet", "unet", "vgg")
-
-
-def count(module: torch.nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
 
 
 @pytest.fixture(scope="module")
@@ -324,12 +322,13 @@ def test_files_that_are_missing_or_unreadable_are_named_before_any_work(tmp_path
         ({"encoder_weights": ("resnet50=x.pth",)}, "unknown name 'resnet50'"),
         ({"archs": ("unet", "segnet")}, "unknown segmenter 'segnet'"),
         ({"archs": ()}, "at least one"),
-        ({"definition": "mean"}, "none of image, pooled"),
-        ({"classes": "all"}, "none of lung, both"),
-        ({"folds": 1}, "folds >= 2"),
+        ({"definition": "mean"}, "not one of image, pooled"),
+        ({"classes": "all"}, "not one of lung, both"),
+        ({"folds": 1}, "folds: 1 is not a number of at least 2"),
         ({"recipes": ("unet.epochs=3",)}, "expected ARCH.KEY=VALUE"),
         ({"recipes": ("unet.iterations=many",)}, "is not a number"),
-        ({"iterations": 0}, "must be >= 1"),
+        ({"iterations": 0}, "iterations: 0 is not"),
+        ({"recipes": ("unet.batch_size=0",)}, "recipes: batch_size of unet: 0 is not"),
         ({"min_crop": 0.0}, "min_crop"),
     ],
 )
@@ -381,19 +380,19 @@ def test_segmenters_of_real_films_agree_with_each_other_better_than_with_the_ann
     params = SegmentationConfig(
         archs=("unet", "vgg"), folds=2, iterations=250, brightness=0.15, contrast=0.4, expand=0.2, rotation=10, channels_last=True
     )
-    laboratory = Laboratory(prepare_job(tmp_path, source, params), 1)
+    ensemble = SegmenterEnsemble(prepare_job(tmp_path, source, params), 1)
     masks = {arch: np.zeros((len(source), 64, 64), np.bool_) for arch in params.archs}
     for arch, found in masks.items():
-        for ready in laboratory.ready(arch):
+        for ready in ensemble.ready(arch):
             found[ready.rows] = segment(ready.segmenter, source.bytes(ready.rows), CPU)
     codes = source.raw(plane="lung_mask")
     agreed = {name: [] for name in ("unet", "vgg", "each other")}  # type: dict[str, list[float]]
-    for row in laboratory.rows:
-        counted = inside(source, row, codes[row]) != 255
-        lung, a, b = (inside(source, row, m[row])[counted] for m in (codes == 1, *masks.values()))
+    for row in ensemble.rows:
+        counted = unpadded(source, row, codes[row]) != 255
+        lung, a, b = (unpadded(source, row, m[row])[counted] for m in (codes == 1, *masks.values()))
         for name, (x, y) in zip(agreed, ((a, lung), (b, lung), (a, b)), strict=True):
             agreed[name].append((x & y).sum() / max(1, (x | y).sum()))
     means = {name: float(np.mean(values)) for name, values in agreed.items()}
     print(means)
-    assert len(laboratory.rows) == 68 and means["each other"] >= 0.85
+    assert len(ensemble.rows) == 68 and means["each other"] >= 0.85
     assert means["each other"] - max(means["unet"], means["vgg"]) >= 0.1

@@ -1,6 +1,7 @@
 """Known answers for the patient-level statistics."""
 
 import itertools
+import sys
 import warnings
 from math import erfc, sqrt
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from evaluators.ranks import rank_intervals, rank_stability
+from evaluators.ranks import rank_intervals
 from evaluators.statistics import (
     EXACT,
     Paired,
@@ -226,6 +227,13 @@ def test_the_reported_p_is_exact_where_few_patients_changed() -> None:
     assert paired(np.zeros(4)).best_p == 1.0
 
 
+def test_no_p_value_is_0() -> None:
+    """Of thousands of patients who all change alike the normal distribution's tail is smaller than any number."""
+    n = 4000
+    found = paired_test([0.0] * n, range(1, n + 1), [f"p{k}" for k in range(n)], seed=0, n_boot=1, n_permutations=1)
+    assert found.p == sys.float_info.min and paired_p([0.0] * n, range(1, n + 1), [f"p{k}" for k in range(n)]) > 0
+
+
 def test_opposite_changes_mirror_each_other() -> None:
     d = np.random.default_rng(3).integers(-2, 4, 40).astype(float)
     one, other = paired(d), paired(-d)
@@ -291,7 +299,6 @@ def test_clear_order_has_certain_ranks_in_both_directions() -> None:
     assert [higher[k].rank for k in "abc"] == [3, 2, 1]
     assert list(lower) == list(values)
     assert lower["a"].patients == 20
-    assert rank_stability(values, "lower", seed=0) == 1.0
 
 
 def test_equal_methods_share_their_mean_rank() -> None:
@@ -313,7 +320,6 @@ def test_noisy_methods_swap_ranks_as_often_as_theory_says() -> None:
     found = rank_intervals(values, "lower", seed=0, n_boot=4000)
     assert found["a"].first == pytest.approx(0.841, abs=0.02)
     assert (found["a"].rank, found["a"].low, found["a"].high) == (1, 1, 2)
-    assert rank_stability(values, "lower", seed=0, n_boot=4000) == pytest.approx(2 * 0.841 - 1, abs=0.04)
 
 
 def test_only_patients_that_all_methods_have_count() -> None:
@@ -321,7 +327,6 @@ def test_only_patients_that_all_methods_have_count() -> None:
     found = rank_intervals(values, "lower", seed=0)
     assert (found["a"].rank, found["b"].rank, found["a"].patients) == (1, 2, 2)
     assert (found["a"].low, found["a"].high, found["a"].first) == (None, None, None)  # too few patients
-    assert rank_stability(values, "lower", seed=0) is None
     with pytest.raises(ValueError, match="no patient"):
         rank_intervals({"a": [{"p": 1.0}], "b": [{"q": 1.0}]}, "lower", seed=0)
     with pytest.raises(ValueError, match="neither"):
@@ -334,11 +339,6 @@ def test_ranks_repeat_and_ignore_the_order_of_methods() -> None:
     found = rank_intervals(values, "lower", seed=1)
     assert found == rank_intervals(dict(reversed(values.items())), "lower", seed=1)
     assert sum(r.first or 0 for r in found.values()) == pytest.approx(1)
-    stability = rank_stability(values, "lower", seed=1)
-    assert stability is not None
-    assert 0 < stability < 1
-    ties = dict.fromkeys("ab", values["a"])
-    assert rank_stability(ties, "lower", seed=0) is None
 
 
 def test_a_lucky_seed_makes_no_certain_rank() -> None:

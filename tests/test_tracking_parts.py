@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from engine_tools import CPU, SETTINGS, Source, _threads, _toy, build, losses, same, weights  # noqa: F401  (fixtures)
+from engine_tools import CPU, SETTINGS, Source, _toy, build, losses, same, weights  # noqa: F401  (fixtures)
+from method_tools import one_thread  # noqa: F401  (a fixture)
 from tracking_tools import _no_account  # noqa: F401  (a fixture)
 
 from bench import engine, tracking

@@ -18,7 +18,7 @@ from bench.contracts import Job
 from bench.data.contract import Box
 from bench.data.imageset import ImageSet, Item
 from bench.errors import DataError, PreflightError, UsageError
-from evaluators.counting import average_precision, rank
+from evaluators.counting import average_precision, pool_detections
 from evaluators.detectors import LEAST, Annotated
 from evaluators.tv_detector import (
     LABEL,
@@ -239,7 +239,7 @@ def test_nothing_is_downloaded(architecture: str, monkeypatch: pytest.MonkeyPatc
 def test_settings_are_checked() -> None:
     sizes = {"image_size": 32}, {"image_size": 100}, {"width": 32}, {"scale": 1.0}
     for wrong in ({"architecture": "yolo"}, {"iterations": 0}, {"batch_size": 1}, {"nms_iou": 1.5}, {"lr": 0.0}, *sizes):
-        with pytest.raises(UsageError):
+        with pytest.raises(UsageError, match=f"^{next(iter(wrong))}: "):
             replace(TINY, **wrong)  # type: ignore[arg-type]
 
 
@@ -253,7 +253,7 @@ def test_four_images_can_be_learnt_by_heart(work: Job, architecture: str, lr: fl
     images = squares(FOUR)
     trained = train_torchvision(work, settings, [(images, [0, 1, 2, 3])])
     found = trained.detect(images.pixels())
-    assert average_precision(rank(found, [item.boxes or () for item in images.items])) > 0.9
+    assert average_precision(pool_detections(found, [item.boxes or () for item in images.items])) > 0.9
     best = [f.boxes[0] for f in found]
     for box, truth in zip(best, FOUR, strict=True):
         assert min(np.abs(box - np.array(t)).max() for t in truth) < 6  # in pixels of the 64-pixel image

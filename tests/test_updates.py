@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from engine_tools import CPU, SETTINGS, Source, _threads, _toy, build, fit, losses  # noqa: F401
+from engine_tools import CPU, SETTINGS, Source, _toy, build, fit, losses  # noqa: F401
+from method_tools import one_thread  # noqa: F401  (a fixture)
 from torch import nn
 
 from bench import device

@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from conftest import TINY, Bench
 from engine_tools import CPU, InterruptedTrainingError, Source, same
-from method_tools import count, one_thread, wrappers  # noqa: F401
-from mmengine.optim import OptimWrapper
+from method_tools import Recorder, count, one_thread, wrappers  # noqa: F401
 from torch import Tensor, nn
+from uvcgan_tools import build, make_batch, wake
 
 from bench import engine
 from bench.config import TrainConfig
-from bench.contracts import Batch, Draws
+from bench.contracts import Draws
 from bench.errors import UsageError
 from bench.progress import Progress
 from methods.networks.patchgan import PatchGAN
@@ -26,38 +26,6 @@ from methods.networks.uvcgan import Attention, PixelViT, ViTUNet
 from methods.uvcgan import UVCGAN, UVCGANConfig, gradient_penalty, jittered, turned, visible
 
 NET: dict[str, Any] = {"width": 8, "levels": 2, "vit_dim": 16, "vit_heads": 2, "vit_blocks": 2, "init": "kaiming"}
-SMALL: dict[str, Any] = {
-    **{"width": 8, "levels": 2, "n_blocks": 2, "vit_dim": 16, "vit_heads": 2, "disc_width": 8, "disc_layers": 2},
-    **{"init": "kaiming", "disc_init": "kaiming", "pool_size": 4, "mask_patch": 8, "pretrain_batch": 2, "pretrain_cycles": 1},
-}
-
-
-class Recorder(OptimWrapper):  # type: ignore[misc]
-    """Back-propagates and keeps loss and gradients, but takes no step."""
-
-    def update_params(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        loss.backward()
-        self.loss = float(loss.detach())
-        self.grads = [p.grad.clone() for p in self.optimizer.param_groups[0]["params"]]
-        self.optimizer.zero_grad()
-
-
-def build(channels: int = 1, double: bool = False, **changes: Any) -> UVCGAN:
-    torch.manual_seed(0)
-    method = UVCGAN(UVCGANConfig(**{**SMALL, **changes}), channels)
-    return method.double() if double else method
-
-
-def wake(net: nn.Module, weight: float = 0.5) -> None:
-    """Let the transformer's blocks count."""
-    for name, parameter in net.named_parameters():
-        if name.endswith("weight") and parameter.shape == (1,):
-            nn.init.constant_(parameter, weight)
-
-
-def make_batch(step: int = 0, channels: int = 1, double: bool = False, images: int = 2) -> Batch:
-    x = torch.rand(2, images, channels, 32, 32, generator=torch.Generator().manual_seed(step)) * 2 - 1
-    return Batch(*(x.double() if double else x), Draws(5, step, 0, images, images))
 
 
 # -- generator -------------------------------------------------------------------------------------------------------------

@@ -11,9 +11,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from engine_tools import CPU, Source
-from method_tools import one_thread, wrappers  # noqa: F401
-from test_uvcgan import Recorder, build, make_batch, wake
+from method_tools import Recorder, one_thread, wrappers  # noqa: F401
 from torch import Tensor, nn
+from uvcgan_tools import build, make_batch, wake
 
 from bench import engine
 from bench.config import TrainConfig, load

@@ -21,13 +21,13 @@ from engine_tools import (  # noqa: F401
     SETTINGS,
     InterruptedTrainingError,
     Source,
-    _threads,
     _toy,
     build,
     fit,
     same,
     weights,
 )
+from method_tools import one_thread  # noqa: F401  (a fixture)
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 

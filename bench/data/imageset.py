@@ -48,6 +48,7 @@ class ImageSet:
         fingerprint: hash over pixels and annotations.
         policy: the dataset's data policy.
         lung_convention: ``heart-included``, ``heart-excluded`` or empty.
+        order: row of the planes that each item has; None where they are in the order of the items.
     """
 
     def __init__(

@@ -190,6 +190,7 @@ class Dataset:
 
         Args:
             split: which side.
+            size: side of the images, pixels.
             domains: pass ``("opacity", "clear", "other")`` to have the images of no domain, too.
         """
         if split not in SPLITS:

@@ -62,7 +62,11 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def read_image(path: Path, depth: int | None = None) -> tuple[FloatImage, int]:
-    """Decode a picture file; see `decode`. Alpha is dropped, colour reduced to luminance."""
+    """Decode a picture file; see `decode`. Alpha is dropped, colour reduced to luminance.
+
+    Raises:
+        DataError: it cannot be decoded, or its values have no known range.
+    """
     with load_picture(path) as image:
         mode = image.mode
         if mode.startswith("I"):

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.contracts import Draws
 from bench.data.contract import MASK_LUNG
 from bench.data.imageset import ImageSet
+from bench.draws import Draws
 from bench.errors import DataError, UsageError
 
 
@@ -124,7 +124,7 @@ class UnpairedSource:
 
 
 class LabelledSource:
-    """Labelled batches for the finding classifier, from one or several datasets.
+    """Labelled batches for the finding classifier, from one or several datasets; one process trains it.
 
     Images without a known label among `findings` are left out.
 
@@ -132,23 +132,12 @@ class LabelledSource:
         sets: image sets of one size.
         findings: names of the labels, in order.
         seed: the run's seed.
-        batch_size: images in a step, over all processes.
-        rank: this process.
-        world: number of processes.
+        batch_size: images in a step.
     """
 
-    def __init__(
-        self,
-        sets: Sequence[ImageSet],
-        findings: tuple[str, ...],
-        seed: int,
-        batch_size: int,
-        *,
-        rank: int = 0,
-        world: int = 1,
-    ) -> None:
+    def __init__(self, sets: Sequence[ImageSet], findings: tuple[str, ...], seed: int, batch_size: int) -> None:
         self.sets, self.findings, self.seed = list(sets), findings, seed
-        self.share = _Share(batch_size, rank, world)
+        self.share = _Share(batch_size, rank=0, world=1)
         if len({images.size for images in self.sets if len(images)}) > 1:
             raise DataError(f"{', '.join(images.name for images in self.sets)} differ in size; they must be equal.")
         rows = [
