@@ -297,6 +297,9 @@ def load(folders: Iterable[Path]) -> tuple[list[dict[str, Any]], list[str]]:
 
     Returns:
         The records, each with a `Local` under `LOCAL`, and one warning for each file that is no record, or cannot be read.
+
+    Raises:
+        UsageError: a folder does not exist, or is none.
     """
     found: dict[str, tuple[Path, str]] = {}
     for folder in folders:
@@ -312,7 +315,7 @@ def load(folders: Iterable[Path]) -> tuple[list[dict[str, Any]], list[str]]:
             warnings.append(f"{path} is left out of the leaderboard: {wrong}")
         else:
             try:
-                values, more, patients = _read_per_image(path, record)
+                values, more, patients = read_per_image(path.parent, record)
             except (OSError, ValueError, csv.Error) as error:
                 values, more, patients = {}, {}, {}
                 file = path.parent / Path(record["per_image"]).name
@@ -350,16 +353,17 @@ def _what_json_lacks(error: Exception) -> str:
 _Columns = dict[str, dict[str, float]]
 
 
-def _read_per_image(path: Path, record: dict[str, Any]) -> tuple[_Columns, _Columns, dict[str, str]]:
-    """Values by image of primary and of other metrics, and patients (see `Local`) of the record at `path`; empty where it has none.
+def read_per_image(folder: Path, record: Mapping[str, Any]) -> tuple[_Columns, _Columns, dict[str, str]]:
+    """Values by image of primary and of other metrics, and patients (see `Local`) of a record in `folder`; empty where it has none.
 
     Raises:
-        ValueError: the file is damaged, or only half of it was written.
+        OSError: the file cannot be read.
+        ValueError, csv.Error: it is damaged, or only half of it was written.
     """
     wanted = {m["key"]: m for m in record["metrics"] if record["scores"].get(m["key"], {}).get("value") is not None}
     if not record.get("per_image") or not wanted:
         return {}, {}, {}
-    rows = _rows(path.parent / Path(record["per_image"]).name)
+    rows = _rows(folder / Path(record["per_image"]).name)
     numbers = {key: {row["image_id"]: float(row[key]) for row in rows if row[key]} for key in wanted if key in rows[0]}
     for key, column in numbers.items():
         n = record["scores"][key]["n"]

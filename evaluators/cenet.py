@@ -64,17 +64,16 @@ def up_block(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class CENet(nn.Module):
-    """CE-Net with a ResNet-34 encoder from scratch.
+    """CE-Net of one class with a ResNet-34 encoder from scratch.
 
     Args:
         in_channels: image channels.
-        classes: output channels.
     """
 
     #: Least side of the input: below, the bottom map is smaller than the largest pooling kernel.
     least = 32 * KERNELS[-1]
 
-    def __init__(self, in_channels: int = 1, classes: int = 1) -> None:
+    def __init__(self, in_channels: int = 1) -> None:
         super().__init__()
         from segmentation_models_pytorch.encoders import get_encoder
 
@@ -85,11 +84,11 @@ class CENet(nn.Module):
         self.head = nn.Sequential(
             nn.ConvTranspose2d(STAGES[0], 32, 4, stride=2, padding=1), nn.ReLU(inplace=True),
             nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(inplace=True),
-            nn.Conv2d(32, classes, 3, padding=1),
+            nn.Conv2d(32, 1, 3, padding=1),
         )  # fmt: skip
 
     def forward(self, images: Tensor) -> Tensor:
-        """N x in_channels x H x W (multiples of 32, at least 192) -> logits N x classes x H x W."""
+        """N x in_channels x H x W (multiples of 32, at least 192) -> logits N x 1 x H x W."""
         *_, skip1, skip2, skip3, bottom = self.encoder(images)
         x = self.rmp(self.dac(bottom))
         for block, skip in zip(self.decoder, (skip3, skip2, skip1, None), strict=True):  # the stem has no skip

@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from bench.assets import Slot, locate
+from bench.checking import check_at_least
 from bench.contracts import Evaluator, Job, Metric, Score, ScoreJob
 from bench.errors import UsageError
 from bench.registry import register_evaluator
@@ -75,8 +76,7 @@ class ClassificationConfig(Recipe):
             wrong = [value for value in values if value not in known]
             if wrong or not values or len(set(values)) < len(values):
                 raise UsageError(f"classification: {field}={','.join(values)}: expected some of {', '.join(known)}, each once.")
-        if self.n_boot < 0:
-            raise UsageError("classification: n_boot must be >= 0.")
+        check_at_least(self, 0, "n_boot")
         _ = self.starts
 
     @property
@@ -257,9 +257,9 @@ def _scores(job: ScoreJob, study: Study, sheet: Sheet, tested: dict[str, d.Teste
 
 def _at_threshold(tested: d.Tested, resamples: d.Resamples, sheet: Sheet, note: str) -> dict[str, Score]:
     """The confusion matrix, the figures that follow from it (proved), and calibration."""
-    n, counts, found = len(tested), d.matrix(tested), d.figures(tested)
+    n, counts, found = len(tested), d.matrix(tested), d.threshold_metrics(tested)
     d.verify(found, counts, n)
-    intervals = d.figure_intervals(tested, resamples)
+    intervals = d.metric_intervals(tested, resamples)
     ids = [item.image_id for item in tested.items]
     scores = {}
     for key, value in found.items():

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bench.assets import unreadable
+from bench.checking import check_above, check_at_least, check_below_one, check_choice
 from bench.config import TrainConfig
 from bench.contracts import LabelledBatch, OptimWrappers, Trainable
 from bench.data.sampling import Augment
@@ -81,12 +82,14 @@ class Recipe:
     model_seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.folds < 2 or self.iterations < 1 or self.batch_size < 2 or self.batch_size % 2 or self.size < 0:
-            raise UsageError("classification: folds must be >= 2, iterations >= 1, batch_size even and >= 2, size >= 0.")
-        if not self.lr > 0 or not 0 <= self.label_smoothing < 1:
-            raise UsageError("classification: lr must be above 0, label_smoothing in [0, 1).")
-        if self.precision not in ("fp32", "bf16"):
-            raise UsageError(f"classification: precision '{self.precision}' is neither 'fp32' nor 'bf16'.")
+        check_at_least(self, 2, "folds", "batch_size")
+        check_at_least(self, 1, "iterations")
+        check_at_least(self, 0, "size")
+        check_above(self, 0, "lr")
+        check_below_one(self, "label_smoothing")
+        check_choice(self, ("fp32", "bf16"), "precision")
+        if self.batch_size % 2:
+            raise UsageError(f"batch_size: {self.batch_size} is odd, and half of a batch is of each class.")
         _ = self.augment
 
     @property

@@ -17,7 +17,7 @@ import torch
 
 from bench.data.contract import MASK_LUNG, Box
 from evaluators.detectors import Detections
-from evaluators.statistics import LEVEL, MIN_PATIENTS, FloatArray, IntArray
+from evaluators.statistics import MIN_PATIENTS, FloatArray, IntArray, ends, patient_weights
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -85,7 +85,7 @@ class Ranked:
     boxes: IntArray
 
 
-def hits(found: Detections, truth: Sequence[Box], least: float = IOU) -> npt.NDArray[np.bool_]:
+def hits(found: Detections, truth: Sequence[Box]) -> npt.NDArray[np.bool_]:
     """Which detections (k,) of an image hit one of its boxes (x, y, width, height); each box is hit once."""
     hit = np.zeros(len(found.scores), dtype=np.bool_)
     if not truth or not len(hit):
@@ -96,7 +96,7 @@ def hits(found: Detections, truth: Sequence[Box], least: float = IOU) -> npt.NDA
     free = np.ones(len(truth), dtype=np.bool_)
     for k in np.argsort(-found.scores, kind="stable"):
         best = int(np.where(free, overlap[k], -1.0).argmax())
-        if free[best] and overlap[k, best] >= least:
+        if free[best] and overlap[k, best] >= IOU:
             hit[k], free[best] = True, False
     return hit
 
@@ -106,10 +106,10 @@ def _corners(boxes: npt.ArrayLike) -> torch.Tensor:
     return torch.cat([found[:, :2], found[:, :2] + found[:, 2:]], dim=1)
 
 
-def rank(found: Sequence[Detections], truths: Sequence[Sequence[Box]], least: float = IOU) -> Ranked:
-    """Match the detections of n images with their true boxes."""
+def pool_detections(found: Sequence[Detections], truths: Sequence[Sequence[Box]]) -> Ranked:
+    """Match the detections of n images with their true boxes, and put them in one order."""
     scores = np.concatenate([np.zeros(0), *(f.scores for f in found)]).astype(np.float64)
-    hit = np.concatenate([np.zeros(0, np.bool_), *(hits(f, t, least) for f, t in zip(found, truths, strict=True))])
+    hit = np.concatenate([np.zeros(0, np.bool_), *(hits(f, t) for f, t in zip(found, truths, strict=True))])
     image = np.repeat(np.arange(len(found)), [len(f.scores) for f in found]).astype(np.int64)
     order = np.argsort(-scores, kind="stable")
     return Ranked(scores[order], hit[order], image[order], np.array([len(t) for t in truths], dtype=np.int64))
@@ -145,14 +145,11 @@ def average_precision_interval(
     names, group = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
     if len(names) < MIN_PATIENTS or n_boot < 1:
         return None
-    rng, even = np.random.default_rng(seed), np.full(len(names), 1 / len(names))
-    drawn = (rng.multinomial(len(names), even)[group].astype(np.float64) for _ in range(n_boot))
+    rng = np.random.default_rng(seed)
+    drawn = (patient_weights(rng, len(names), 1)[0, group].astype(np.float64) for _ in range(n_boot))
     values = np.array([average_precision(ranked, weights) for weights in drawn])
     values = values[np.isfinite(values)]  # a resample may hold no box
-    if not len(values):
-        return None
-    low, high = np.percentile(values, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
-    return float(low), float(high)
+    return ends(values) if len(values) else None
 
 
 def best_confidence(ranked: Ranked) -> tuple[float, float]:

@@ -38,7 +38,7 @@ from evaluators.counting import (
     noised,
     pooled_error,
 )
-from evaluators.detection_real import BLUR, TITLES, DetectionConfig, Real
+from evaluators.detection_real import BLUR, TITLES, DetectionConfig, RealImages
 from evaluators.detectors import Detections, detect_all
 from evaluators.proportions import NO_WIDTH, exact_interval, flat
 from evaluators.statistics import (
@@ -141,12 +141,12 @@ class Detection(Evaluator):
 
     def prepare(self, job: Job) -> None:
         """Train the detector, choose the confidence, and look at everything real."""
-        real = Real(job)
+        real = RealImages(job)
         _ = real.before, real.control, real.doubt
 
     def score(self, job: ScoreJob) -> dict[str, Score]:
         """Count on the translated images and on controls as far from the input, and compare patient by patient."""
-        real = Real(job)
+        real = RealImages(job)
         pairs = _pairs(job, real)
         parts = {prefix: _Part(real, pair).scores() for prefix, pair in pairs.items()}
         scores = {f"{prefix}_{suffix}": score for prefix, part in parts.items() for suffix, score in part.items()}
@@ -184,7 +184,7 @@ class _Pair:
     why_none: str = ""
 
 
-def _pairs(job: ScoreJob, real: Real) -> dict[str, _Pair]:
+def _pairs(job: ScoreJob, real: RealImages) -> dict[str, _Pair]:
     """Part -> what it compares. All images that this method changed go through the detector in one call."""
     domains = job.source.domains
     opacity, clear = ([i for i, d in enumerate(domains) if d == domain] for domain in (OPACITY, CLEAR))
@@ -232,7 +232,7 @@ def _matched(job: ScoreJob, opacity: list[int]) -> list[tuple[Bytes, str]]:
     return found
 
 
-def _detected(real: Real, asked: list[tuple[list[int], Bytes]]) -> list[list[Detections]]:
+def _detected(real: RealImages, asked: list[tuple[list[int], Bytes]]) -> list[list[Detections]]:
     """Detections in images made from rows of the test set. An image that is still its source keeps what was found in that: doing
     nothing changes nothing, whatever the batch that the image would be in."""
     changed = [(images != real.job.source.bytes(rows)).any(axis=(1, 2)) for rows, images in asked]
@@ -246,7 +246,7 @@ def _detected(real: Real, asked: list[tuple[list[int], Bytes]]) -> list[list[Det
 class _Part:
     """The scores of one comparison, by suffix of `COLUMNS`."""
 
-    def __init__(self, real: Real, pair: _Pair) -> None:
+    def __init__(self, real: RealImages, pair: _Pair) -> None:
         self.real, self.pair, self.job = real, pair, real.job
         self.ids = [self.job.source.ids[i] for i in pair.rows]
         self.patients = [self.job.source.patients[i] for i in pair.rows]
@@ -319,7 +319,7 @@ def _how(test: Paired) -> str:
 # -- pictures -----------------------------------------------------------------------------------------------------------------
 
 
-def _draw(job: ScoreJob, real: Real, pairs: Mapping[str, _Pair]) -> None:
+def _draw(job: ScoreJob, real: RealImages, pairs: Mapping[str, _Pair]) -> None:
     """``counts.png`` (box plots), ``curve.png`` and its numbers, ``curve.json``."""
     panels, curves, numbers = [], [], {}
     for name, pair in pairs.items():

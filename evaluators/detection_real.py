@@ -11,14 +11,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bench.checking import check_at_least, check_below_one, check_choice, check_within
 from bench.contracts import Job, Score
 from bench.data.contract import CLEAR, OPACITY, Box
 from bench.data.imageset import ImageSet
-from bench.errors import PreflightError, UsageError
+from bench.errors import PreflightError
 from bench.files import digest
 from evaluators import tv_detector, yolo
-from evaluators.counting import IOU, average_precision, average_precision_interval, best_confidence, blurred, counts, rank
-from evaluators.detectors import Annotated, Detections, Detector, annotated, detect_all, packed, unpacked
+from evaluators.counting import (
+    IOU,
+    average_precision,
+    average_precision_interval,
+    best_confidence,
+    blurred,
+    counts,
+    pool_detections,
+)
+from evaluators.detectors import Annotated, Detections, Detector, annotated, detect_all, identity, packed, unpacked
 from evaluators.statistics import N_BOOT
 
 Bytes = npt.NDArray[np.uint8]
@@ -77,10 +86,10 @@ class DetectionConfig:
     n_boot: int = N_BOOT
 
     def __post_init__(self) -> None:
-        if self.detector not in TITLES:
-            raise UsageError(f"detection: detector '{self.detector}' is none of {', '.join(TITLES)}.")
-        if not 0 <= self.confidence < 1 or not 0 <= self.map_floor <= 1 or self.n_boot < 1:
-            raise UsageError("detection: confidence must be in [0, 1), map_floor in [0, 1], n_boot >= 1.")
+        check_choice(self, tuple(TITLES), "detector")
+        check_below_one(self, "confidence")
+        check_within(self, 0, 1, "map_floor")
+        check_at_least(self, 1, "n_boot")
         if self.detector == "yolo":
             self.yolo_settings()
         else:
@@ -130,7 +139,7 @@ class DetectionConfig:
         return f"looks {VERSION}", f"tv_detector {tv_detector.VERSION}", tv_detector.library()
 
 
-class Real:
+class RealImages:
     """The detector and what it sees in real images. Everything is made once, whatever the number of methods.
 
     Attributes:
@@ -187,10 +196,10 @@ class Real:
 
         def make(_: Path) -> dict[str, Any]:
             found, truth, _patients = self._of(self.check)
-            confidence, f1 = best_confidence(rank(found, truth))
+            confidence, f1 = best_confidence(pool_detections(found, truth))
             return {"confidence": confidence if f1 else DEFAULT_CONFIDENCE, "f1": round(f1, 6), "images": len(truth)}
 
-        inputs = {"version": VERSION, "detector": self.detector.id, "check": _named(self.check)}
+        inputs = {"version": VERSION, "detector": self.detector.id, "check": identity(self.check)}
         facts = self.job.fits.folder("detection-confidence", inputs, make)[1]
         how = f"highest F1, {facts['f1']:.2f}, at IoU {IOU:g}" if facts["f1"] else "YOLOv5's default: no hit"
         return {**facts, "note": f"{how} on {facts['images']} images of {_names(self.check)}"}
@@ -235,7 +244,7 @@ class Real:
             why = "no lesion in this test set, and " if self.lesion_free else ""
             return Score(None, 0, note=f"{why}no image with boxes to measure it on")
         inputs = {
-            "version": VERSION, "detector": self.detector.id, "images": _named(chosen), "seed": self.job.seed,
+            "version": VERSION, "detector": self.detector.id, "images": identity(chosen), "seed": self.job.seed,
             "n_boot": self.params.n_boot,
         }  # fmt: skip
         facts = self.job.fits.folder("detection-quality", inputs, partial(self._measured, chosen))[1]
@@ -250,9 +259,9 @@ class Real:
 
     def _measured(self, chosen: Sequence[Annotated], _: Path) -> dict[str, Any]:
         found, truth, patients = self._of(chosen)
-        ranked = rank(found, truth)
+        ranked = pool_detections(found, truth)
         ci = average_precision_interval(ranked, patients, self.job.seed, self.params.n_boot)
-        chance = np.mean([average_precision(rank(found[k:] + found[:k], truth)) for k in _shifts(len(found))])
+        chance = np.mean([average_precision(pool_detections(found[k:] + found[:k], truth)) for k in _shifts(len(found))])
         return {
             "map50": average_precision(ranked), "ci": ci, "chance": float(chance), "images": len(truth),
             "boxes": int(ranked.boxes.sum()),
@@ -310,10 +319,6 @@ def _detector(job: Job, learn: Sequence[Annotated], check: Sequence[Annotated]) 
 def _shifts(n: int) -> list[int]:
     """A few ways of handing every image the detections of another one."""
     return sorted({max(1, round(n * share)) for share in (0.1, 0.3, 0.5, 0.7, 0.9)})
-
-
-def _named(chosen: Sequence[Annotated]) -> list[Any]:
-    return [[images.fingerprint, digest(rows)] for images, rows in chosen]
 
 
 def _names(chosen: Sequence[Annotated]) -> str:

@@ -14,10 +14,13 @@ import numpy.typing as npt
 from bench.data.contract import Box, FloatImage
 from bench.data.geometry import clip
 from bench.data.imageset import ImageSet
-from bench.errors import DataError
+from bench.errors import DataError, UsageError
+from bench.files import digest
 
 #: Confidence below which detectors report nothing; thresholds for counting lie above.
 LEAST = 0.01
+#: The networks' coarsest stride: image sizes are multiples of it.
+STRIDE = 32
 #: Rows of an image set whose boxes are known; ``()`` is an image without a lesion.
 Annotated = tuple[ImageSet, list[int]]
 #: Pixels handed to a detector at once: 256 MiB of float32.
@@ -60,8 +63,24 @@ class Detector(Protocol):
         """
 
 
+def check_sides(config: Any, *keys: str) -> None:
+    """Refuse keys whose value is no size of images, or no width, for such networks.
+
+    Raises:
+        UsageError: a value is not a multiple of `STRIDE`, or only one stride.
+    """
+    for key in keys:
+        value = getattr(config, key)
+        if value < 2 * STRIDE or value % STRIDE:
+            raise UsageError(f"{key}: {value} is not a multiple of {STRIDE} from {2 * STRIDE} on.")
+
+
 def detect_all(detector: Detector, images: npt.NDArray[np.uint8]) -> list[Detections]:
-    """Detections of any number of images (n x S x S, 8 bits: real and translated ones come in the same quantisation)."""
+    """Detections of any number of images (n x S x S, 8 bits: real and translated ones come in the same quantisation).
+
+    Raises:
+        ValueError: the detector left out images, or made some up.
+    """
     at_once = max(1, _PIXELS // max(1, int(np.prod(images.shape[1:]))))
     found: list[Detections] = []
     for start in range(0, len(images), at_once):
@@ -124,6 +143,11 @@ def annotated(sets: Sequence[ImageSet]) -> tuple[list[Annotated], str]:
         f"{cut} boxes cut at the border" if cut else "",
     ]
     return kept, "; ".join(r for r in remarks if r)
+
+
+def identity(chosen: Sequence[Annotated]) -> list[Any]:
+    """What tells chosen images from others, JSON-able: what was learnt from or measured on them is kept by it."""
+    return [[images.fingerprint, digest(rows)] for images, rows in chosen]
 
 
 def _inside(box: Box, images: ImageSet, name: str) -> Box | None:

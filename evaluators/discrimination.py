@@ -22,7 +22,7 @@ import numpy.typing as npt
 from bench.data.imageset import Item
 from bench.errors import BenchError, DataError
 from evaluators.proportions import NO_WIDTH, exact_interval, flat
-from evaluators.statistics import LEVEL, MIN_PATIENTS, FloatArray, IntArray
+from evaluators.statistics import MIN_PATIENTS, FloatArray, IntArray, ends, patient_weights
 
 BoolArray = npt.NDArray[np.bool_]
 #: Of resampled weights (b x n) gives b values, or b rows of values.
@@ -96,7 +96,7 @@ def matrix(tested: Tested) -> Matrix:
     return Matrix(tp, fp, fn, tn)
 
 
-def figures(tested: Tested) -> dict[str, float]:
+def threshold_metrics(tested: Tested) -> dict[str, float]:
     """Figures at the threshold, by scikit-learn; positive is the positive class. NaN where nothing was called positive.
 
     Returns:
@@ -117,7 +117,7 @@ def figures(tested: Tested) -> dict[str, float]:
 
 
 def from_counts(tp: FloatArray, fp: FloatArray, fn: FloatArray, tn: FloatArray) -> dict[str, FloatArray]:
-    """The figures of `figures` out of matrices (arrays of counts), by their definitions; NaN where a denominator is 0.
+    """The figures of `threshold_metrics` out of matrices (arrays of counts), by their definitions; NaN where a denominator is 0.
 
     Only Matthews' coefficient is 0 there, as its limit is when everything is called alike.
     """
@@ -176,8 +176,7 @@ class Resamples:
         stratum = 4 * fold + 2 * positive + negative
         for value in np.unique(stratum):
             members = np.flatnonzero(stratum == value)
-            drawn = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), size=len(self.counts))
-            self.counts[:, members] = drawn
+            self.counts[:, members] = patient_weights(rng, len(members), len(self.counts))
 
     def values(self, statistic: Statistic) -> FloatArray:
         """A statistic of the weights (b x n) on every resample; empty without `enough`."""
@@ -199,14 +198,11 @@ def lacking(values: FloatArray) -> str:
 
 def _percentiles(values: FloatArray) -> tuple[float, float] | None:
     known = values[np.isfinite(values)]
-    if not len(values) or len(known) < _ENOUGH * len(values):
-        return None
-    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
+    return ends(known) if len(values) and len(known) >= _ENOUGH * len(values) else None
 
 
-def figure_intervals(tested: Tested, resamples: Resamples) -> dict[str, tuple[tuple[float, float] | None, str]]:
-    """Intervals of `figures`, each resample with a pooled matrix of its own, and why there is none (`lacking`).
+def metric_intervals(tested: Tested, resamples: Resamples) -> dict[str, tuple[tuple[float, float] | None, str]]:
+    """Intervals of `threshold_metrics`, each resample with a pooled matrix of its own, and why there is none (`lacking`).
 
     A share of images at 0 or 1, or whose resamples are all alike, has the exact interval instead.
     """
@@ -214,13 +210,13 @@ def figure_intervals(tested: Tested, resamples: Resamples) -> dict[str, tuple[tu
     cells = np.stack([label & called, ~label & called, label & ~called, ~label & ~called], axis=1).astype(np.float64)
     counts = resamples.values(lambda weights: weights @ cells)
     if not len(counts):
-        return dict.fromkeys(figures(tested), (None, ""))
+        return dict.fromkeys(threshold_metrics(tested), (None, ""))
     found = {name: (interval(values), lacking(values)) for name, values in from_counts(*counts.T).items()}
     return found | {name: (ci, "") for name, ci in _exact(tested, {name for name, (_, why) in found.items() if why}).items()}
 
 
 def _exact(tested: Tested, alike: set[str]) -> dict[str, tuple[float, float]]:
-    """Exact intervals of those `figures` that are shares of images and are at 0 or 1, or whose resamples are `alike`.
+    """Exact intervals of those `threshold_metrics` that are shares of images and are at 0 or 1, or whose resamples are `alike`.
 
     The number behind one is that of patients: images of one patient are right, or wrong, together. F1 is no share, but
     2 J / (1 + J) of one: that of TP among TP, FP and FN.

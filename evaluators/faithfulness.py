@@ -21,8 +21,8 @@ import torch
 
 from bench.contracts import Evaluator, Metric, Score, ScoreJob
 from bench.data.contract import CLEAR, OPACITY
-from bench.data.imageset import ImageSet
 from bench.registry import register_evaluator
+from evaluators.padding import unpadded
 from evaluators.statistics import N_BOOT, mean_interval, patient_means, ratio_interval
 
 FloatImage = npt.NDArray[np.float32]
@@ -114,10 +114,10 @@ def _measure_opacity(job: ScoreJob, rows: Sequence[int]) -> Values:
     values: Values = {}
     for row in rows:
         output, before, truth = (
-            _crop(job.source, row, images.bytes([row], plane)[0])
+            unpadded(job.source, row, images.bytes([row], plane)[0])
             for images, plane in ((job.translated, "image"), (job.source, "image"), (job.source, "counterpart"))
         )
-        strength = _crop(job.source, row, job.source.pixels([row], "opacity")[0])
+        strength = unpadded(job.source, row, job.source.pixels([row], "opacity")[0])
         inside, outside = strength > INSIDE, outside_of(strength, job.source.size)
         found = {
             "psnr": psnr(output, truth),
@@ -131,7 +131,7 @@ def _measure_opacity(job: ScoreJob, rows: Sequence[int]) -> Values:
         if "mask" in job.translated.planes:
             from sklearn.metrics import average_precision_score
 
-            mask = _crop(job.source, row, job.translated.raw([row], "mask")[0])
+            mask = unpadded(job.source, row, job.translated.raw([row], "mask")[0])
             found["mask_iou"] = iou(mask > np.iinfo(mask.dtype).max // 2, inside)
             found["mask_auprc"] = float(average_precision_score(inside.ravel(), mask.ravel())) if inside.any() else math.nan
         for key, value in found.items():
@@ -144,7 +144,7 @@ def _measure_clear(job: ScoreJob, rows: Sequence[int]) -> Values:
     """As `_measure_opacity` for clear images, which are to stay as they are: truth and input are the same."""
     values: Values = {"change_clear": {}, "psnr": {}}
     for row in rows:
-        output, before = (_crop(job.source, row, images.bytes([row])[0]) for images in (job.translated, job.source))
+        output, before = (unpadded(job.source, row, images.bytes([row])[0]) for images in (job.translated, job.source))
         values["change_clear"][row] = difference(output, before)
         values["psnr"][row] = psnr(output, before)
     return values
@@ -178,15 +178,6 @@ def _relative_change(job: ScoreJob, opacity: Values) -> Score:
         ci=(100 * (ratio.ci[0] - 1), 100 * (ratio.ci[1] - 1)) if ratio.ci else None,
         per_image={ids[i]: 100 * (after[i] - before[i]) / whole for i in before},
     )
-
-
-def _crop(source: ImageSet, row: int, plane: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The part of an S x S plane that is image and not padding, as the source set knows it."""
-    content = source.items[row].content
-    if content is None:
-        return plane
-    top, left, height, width = content
-    return plane[top : top + height, left : left + width]
 
 
 def outside_of(strength: FloatImage, side: int) -> BoolImage:

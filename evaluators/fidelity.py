@@ -27,10 +27,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from bench.assets import Asset
+from bench.checking import check_at_least, check_choice
 from bench.contracts import Evaluator, Job, Metric, Score, ScoreJob
 from bench.data.contract import OPACITY
 from bench.data.imageset import ImageSet
-from bench.errors import UsageError
 from bench.registry import register_evaluator
 from evaluators.distances import frechet, frechet_quick, kernel_distance, standardise
 from evaluators.features import INCEPTION, LIBRARY, PREPROCESSING, Extractor, Features, missing_weights
@@ -84,12 +84,10 @@ class FidelityConfig:
     fixed_n: int = 1000
 
     def __post_init__(self) -> None:
-        if self.extractor not in PREPROCESSING:
-            raise UsageError(f"fidelity: extractor '{self.extractor}' is neither 'inception' nor 'cxr'.")
-        if min(self.kid_subsets, self.batch_size) < 1 or min(self.kid_subset_size, self.fixed_n) < 2:
-            raise UsageError("fidelity: kid_subsets and batch_size must be >= 1, kid_subset_size and fixed_n >= 2.")
-        if min(self.subsamples, self.repeats) < 0:
-            raise UsageError("fidelity: subsamples and repeats must be >= 0.")
+        check_choice(self, tuple(PREPROCESSING), "extractor")
+        check_at_least(self, 2, "kid_subset_size", "fixed_n")
+        check_at_least(self, 1, "kid_subsets", "batch_size")
+        check_at_least(self, 0, "subsamples", "repeats")
 
 
 @register_evaluator("fidelity")

@@ -12,12 +12,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from evaluators.statistics import LEVEL, MIN_PATIENTS, Estimate, FloatArray, IntArray, mean_interval, patient_means
+from evaluators.statistics import (
+    MIN_PATIENTS,
+    Estimate,
+    FloatArray,
+    IntArray,
+    ends,
+    mean_interval,
+    patient_means,
+    patient_weights,
+)
 
 BoolImage = npt.NDArray[np.bool_]
 #: Counts (..., 4) -> values (...).
 Overlap = Callable[[npt.NDArray[Any]], FloatArray]
 
+#: Of derivatives along the imaginary axis, which nothing is subtracted in: no step is too small.
+_STEP = 1e-20
 #: A component smaller than this share of the image is no lung (`two_lungs`).
 SMALLEST = 0.01
 
@@ -56,7 +67,7 @@ def dice(counts: npt.NDArray[Any]) -> FloatArray:
 
 
 def _parts(counts: npt.NDArray[Any]) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    tp, fp, fn, tn = np.moveaxis(np.asarray(counts, dtype=np.float64), -1, 0)
+    tp, fp, fn, tn = np.moveaxis(counts / 1, -1, 0)  # floats, or the complex numbers of `shares_of_pooled`
     return tp, fp, fn, tn
 
 
@@ -133,7 +144,7 @@ def estimate(
         return np.asarray(each[..., 0] if before is None else each[..., 0] - each[..., 1])
 
     drawn = _weights(len(names), seed, n_boot)
-    ci = None if drawn is None else _ends(value(np.tensordot(drawn, sums, axes=1)))
+    ci = None if drawn is None else ends(value(np.tensordot(drawn, sums, axes=1)))
     return Estimate(float(value(sums.sum(axis=0))), ci, len(names))
 
 
@@ -141,6 +152,20 @@ def per_image(counts: IntArray, of: Overlap, before: IntArray | None = None) -> 
     """An overlap, or its change, of each image (n,), averaged over segmenters; arguments as in `estimate`."""
     values = of(counts).mean(axis=1)
     return np.asarray(values if before is None else values - of(before).mean(axis=1))
+
+
+def shares_of_pooled(counts: IntArray, of: Overlap, patients: Sequence[str], before: IntArray | None = None) -> FloatArray:
+    """A pooled overlap, or its change, as one number an image (n,): their mean over patients of their images' means is the pooled one.
+
+    Of a ratio R of sums of a and b that is R + (a_i - R b_i) / mean of b, here with the mean over patients and times the images of
+    the patient: what R becomes, to first order, if there were more such patients. Arguments as in `estimate`.
+    """
+    if before is not None:
+        return shares_of_pooled(counts, of, patients) - shares_of_pooled(before, of, patients)
+    names, group, number = np.unique(np.asarray(patients, dtype=str), return_inverse=True, return_counts=True)
+    total = counts.sum(axis=0)
+    slope = of(total + _STEP * 1j * counts).imag / _STEP
+    return np.asarray((of(total) + (len(names) * number[group])[:, None] * slope).mean(axis=1))
 
 
 def difference(
@@ -169,16 +194,11 @@ def difference(
     drawn = _weights(len(names), seed, n_boot) if present.sum(axis=1).min() >= MIN_PATIENTS else None
     if drawn is not None:  # a resample without any patient of one side says nothing
         drawn = drawn[((drawn[:, None] * present).sum(-1) > 0).all(axis=1)]
-    return Estimate(float(value(np.ones(len(names)))), None if drawn is None else _ends(value(drawn)), len(names))
+    return Estimate(float(value(np.ones(len(names)))), None if drawn is None else ends(value(drawn)), len(names))
 
 
 def _weights(patients: int, seed: int, n_boot: int) -> IntArray | None:
     """How often each patient is drawn in each resample (n_boot x patients), or None with too few patients."""
     if patients < MIN_PATIENTS:
         return None
-    return np.random.default_rng(seed).multinomial(patients, np.full(patients, 1 / patients), size=n_boot)
-
-
-def _ends(values: FloatArray) -> tuple[float, float]:
-    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
+    return patient_weights(np.random.default_rng(seed), patients, n_boot)

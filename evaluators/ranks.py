@@ -1,4 +1,4 @@
-"""Places of methods among others that were scored on the same patients, and how much of a ranking is luck."""
+"""Places of methods among others that were scored on the same patients."""
 
 from __future__ import annotations
 
@@ -58,22 +58,6 @@ def rank_intervals(values: BySeed, better: str, seed: int, n_boot: int = N_BOOT)
     first = (best / best.sum(axis=1, keepdims=True)).mean(axis=0)
     rows = zip(values, full, ends[0], ends[1], first, strict=True)
     return {name: Rank(float(r), float(low), float(high), float(one), patients) for name, r, low, high, one in rows}
-
-
-def rank_stability(values: BySeed, better: str, seed: int, n_boot: int = N_BOOT) -> float | None:
-    """Mean Kendall tau-b between the ranking on resampled patients and seeds and the ranking on all: 1 never changes, 0 is chance.
-
-    A resample in which all methods tie counts as 0. None with fewer than two methods or `MIN_PATIENTS` patients, or where all
-    methods tie. Arguments and errors as in `rank_intervals`.
-    """
-    full, drawn, _ = _ranks(values, better, seed, n_boot)
-    if drawn is None or len(np.unique(full)) < 2:
-        return None
-    orders, times = np.unique(drawn, axis=0, return_counts=True)
-    from scipy import stats
-
-    tau = [float(stats.kendalltau(full, o).statistic) if len(np.unique(o)) > 1 else 0.0 for o in orders]
-    return float(np.average(tau, weights=times))
 
 
 def _ranks(values: BySeed, better: str, seed: int, n_boot: int) -> tuple[FloatArray, FloatArray | None, int]:

@@ -24,9 +24,10 @@ from bench.data.contract import CLEAR, MASK_IGNORE, MASK_LUNG, OPACITY
 from bench.data.imageset import ImageSet
 from bench.registry import register_evaluator
 from evaluators.overlap import confusion, hd95, iou, two_lungs
+from evaluators.padding import unpadded
 from evaluators.segmentation_config import SegmentationConfig
 from evaluators.segmentation_figure import LUNGS, Case, draw, keep
-from evaluators.segmentation_models import LUNG, NO_LUNG, UNMASKED, Laboratory, Ready, inside, versions
+from evaluators.segmentation_models import LUNG, NO_LUNG, UNMASKED, Ready, SegmenterEnsemble, versions
 from evaluators.segmentation_scores import Found, Images, Scores, definition
 from evaluators.segmenter_files import ENCODER_FLAG, FLAG, problem
 from evaluators.segmenters import ARCHS, ENCODERS, segment
@@ -113,23 +114,23 @@ class Segmentation(Evaluator):
 
     def prepare(self, job: Job) -> None:
         """Train every segmenter and let it look at the real images."""
-        laboratory = Laboratory(job, self.version)
-        chosen = _Chosen(job, laboratory.masked)
-        for arch in job.params.archs if chosen.problem(laboratory) == "" else ():
-            for ready in laboratory.ready(arch):
+        ensemble = SegmenterEnsemble(job, self.version)
+        chosen = _Chosen(job, ensemble.masked)
+        for arch in job.params.archs if chosen.problem(ensemble) == "" else ():
+            for ready in ensemble.ready(arch):
                 _real(job, arch, ready, chosen, self.version)
 
     def score(self, job: ScoreJob) -> dict[str, Score]:
         """Segment translated images, and compare with what was found before."""
-        laboratory = Laboratory(job, self.version)
-        chosen = _Chosen(job, laboratory.masked)
-        why = chosen.problem(laboratory)
+        ensemble = SegmenterEnsemble(job, self.version)
+        chosen = _Chosen(job, ensemble.masked)
+        why = chosen.problem(ensemble)
         if why:
             return {metric.key: Score(None, 0, note=why) for metric in self.metrics(job.params)}
         views: dict[str, dict[str, Found]] = {}
         for arch in job.params.archs:
             parts: dict[str, list[tuple[IntArray, Found]]] = {"before": [], "after": [], "clear": []}
-            for ready in laboratory.ready(arch):
+            for ready in ensemble.ready(arch):
                 real = _real(job, arch, ready, chosen, self.version)
                 for view, found in real.items():
                     parts[view].append(found)
@@ -139,7 +140,7 @@ class Segmentation(Evaluator):
         images = chosen.images(job)
         seen = {ARCHS[arch].title: view["after"].masks for arch, view in views.items()}
         keep(seen, images.ids, job.source.size, job.scratch / LUNGS)
-        return Scores(job, images, views, "; ".join((laboratory.story(), *chosen.notes))).all()
+        return Scores(job, images, views, "; ".join((ensemble.story(), *chosen.notes))).all()
 
 
 class _Chosen:
@@ -175,11 +176,11 @@ class _Chosen:
             [patients[row] for row in self.clear], self.opacity, self.paired, _density(job, self.rows),
         )  # fmt: skip
 
-    def problem(self, laboratory: Laboratory) -> str:
+    def problem(self, ensemble: SegmenterEnsemble) -> str:
         """Why nothing can be scored, or an empty text."""
         if not len(self.rows):
             return NOTHING
-        return ONE_PATIENT if laboratory.trained and not laboratory.trainings else ""
+        return ONE_PATIENT if ensemble.trained and not ensemble.trainings else ""
 
 
 def _real(
@@ -217,7 +218,8 @@ def _density(job: Job, rows: IntArray) -> FloatArray:
     """Mean grey level of untranslated images inside the reference lung: the denser a lung, the brighter."""
     found = np.zeros(len(rows))
     for k, row in enumerate(rows):
-        image, codes = (inside(job.source, row, plane[0]) for plane in (job.source.pixels([row]), job.source.raw([row], "lung_mask")))
+        planes = job.source.pixels([row]), job.source.raw([row], "lung_mask")
+        image, codes = (unpadded(job.source, row, plane[0]) for plane in planes)
         found[k] = image[codes == MASK_LUNG].mean()
     return found
 
@@ -234,8 +236,8 @@ def _look_at(job: Job, ready: Ready, images: ImageSet, plane: str, rows: IntArra
         found = np.stack([two_lungs(mask) for mask in found]) if len(found) else found
     counts, distance, empty = np.zeros((len(rows), 4), np.int64), np.zeros(len(rows)), np.zeros(len(rows), np.bool_)
     for k, (row, codes) in enumerate(zip(rows, job.source.raw(rows, "lung_mask"), strict=True)):
-        reference = inside(job.source, row, codes)
-        mask, lung, counted = inside(job.source, row, found[k]), reference == MASK_LUNG, reference != MASK_IGNORE
+        reference = unpadded(job.source, row, codes)
+        mask, lung, counted = unpadded(job.source, row, found[k]), reference == MASK_LUNG, reference != MASK_IGNORE
         counts[k], distance[k] = confusion(mask, lung, counted), hd95(mask, lung, counted)
         empty[k] = not (mask & counted).any()
     return Found(np.packbits(found, axis=-1), counts, distance, empty)

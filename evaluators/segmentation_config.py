@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from bench.checking import check_above, check_at_least, check_below_one, check_choice, check_within
 from bench.data.sampling import Augment
 from bench.errors import UsageError, unknown
 from evaluators.segmenter_files import entries
@@ -86,16 +88,19 @@ class SegmentationConfig:
                 raise unknown("segmenter", arch, ARCHS)
         if not self.archs or len(set(self.archs)) < len(self.archs):
             raise UsageError("segmentation: archs must name at least one segmenter, each once.")
-        choices = {"definition": ("image", "pooled"), "classes": ("lung", "both"), "precision": ("fp32", "bf16")}
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise UsageError(f"segmentation: {name} '{getattr(self, name)}' is none of {', '.join(allowed)}.")
-        if self.folds < 2 or self.n_boot < 1 or self.cases < 1 or not 0 <= self.warmup <= 1 or not 0 < self.beta2 < 1:
-            raise UsageError("segmentation: folds >= 2, n_boot >= 1, cases >= 1, warmup in [0, 1], beta2 in (0, 1).")
+        check_choice(self, ("image", "pooled"), "definition")
+        check_choice(self, ("lung", "both"), "classes")
+        check_choice(self, ("fp32", "bf16"), "precision")
+        check_at_least(self, 2, "folds")
+        check_at_least(self, 1, "n_boot", "cases", "iterations", "batch_size")
+        check_above(self, 0, "lr", "lr_pretrained", "beta2")
+        check_below_one(self, "beta2")
+        check_within(self, 0, 1, "warmup")
         for arch in self.archs:
             recipe = self.recipe(arch)
-            if min(recipe["iterations"], recipe["batch_size"]) < 1 or recipe["lr"] < 0 or min(self.lr, self.lr_pretrained) <= 0:
-                raise UsageError(f"segmentation: iterations and batch_size of {arch} must be >= 1, learning rates above 0.")
+            for key, least in (("iterations", 1), ("batch_size", 1), ("lr", 0)):
+                if not least <= recipe[key] < math.inf:
+                    raise UsageError(f"recipes: {key} of {arch}: {recipe[key]} is not a number of at least {least}.")
         _ = self.augment, self.distort, self.own, self.encoders  # these raise, too
 
     @cached_property

@@ -22,6 +22,7 @@ from bench.data.imageset import ImageSet
 from bench.errors import DataError, PreflightError
 from bench.files import file_digest
 from bench.runner import Source
+from evaluators.padding import unpadded
 from evaluators.segmenter_files import load_encoder, load_segmenter
 from evaluators.segmenters import ARCHS, MaskBatches, Segmenter, SegmenterTraining
 from evaluators.statistics import IntArray
@@ -88,7 +89,7 @@ def masked(images: ImageSet) -> IntArray:
     for start in range(0, len(images), _CHUNK):
         rows = range(start, min(start + _CHUNK, len(images)))
         for row, mask in zip(rows, images.raw(rows, "lung_mask"), strict=True):
-            codes = inside(images, row, mask)
+            codes = unpadded(images, row, mask)
             found[row] = LUNG if (codes == MASK_LUNG).any() else NO_LUNG if (codes != MASK_IGNORE).any() else UNMASKED
     return found
 
@@ -99,16 +100,7 @@ def with_lung(images: ImageSet) -> list[int]:
     return rows
 
 
-def inside(images: ImageSet, row: int, plane: Any) -> Any:
-    """The part of an S x S plane of an image that is image and not padding."""
-    content = images.items[row].content
-    if content is None:
-        return plane
-    top, left, height, width = content
-    return plane[top : top + height, left : left + width]
-
-
-class Laboratory:
+class SegmenterEnsemble:
     """Trains, or loads, the segmenters of one job.
 
     Args:

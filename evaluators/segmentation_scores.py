@@ -9,7 +9,17 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.contracts import Score, ScoreJob
-from evaluators.overlap import Overlap, dice, difference, estimate, iou, iou_two_classes, per_image, sensitivity
+from evaluators.overlap import (
+    Overlap,
+    dice,
+    difference,
+    estimate,
+    iou,
+    iou_two_classes,
+    per_image,
+    sensitivity,
+    shares_of_pooled,
+)
 from evaluators.segmentation_config import SegmentationConfig
 from evaluators.segmenters import ARCHS
 from evaluators.statistics import Estimate, FloatArray, IntArray, mean_interval
@@ -118,9 +128,10 @@ class Scores:
         return {f"{key}{suffix}": self._overlap(after, of, minus) for key, of, minus in asked}
 
     def _overlap(self, after: IntArray, of: Overlap, before: IntArray | None) -> Score:
-        pooled = self.params.definition == "pooled"
-        found = estimate(after, of, self.images.patients, self.seed, self.n_boot, pooled, before)
-        return self._score(found, self.images.ids, per_image(after, of, before), scale=100)
+        patients, pooled = self.images.patients, self.params.definition == "pooled"
+        found = estimate(after, of, patients, self.seed, self.n_boot, pooled, before)
+        values = shares_of_pooled(after, of, patients, before) if pooled else per_image(after, of, before)
+        return self._score(found, self.images.ids, values, scale=100)
 
     def _distance(self, archs: Sequence[str]) -> Score:
         values = np.mean([self.views[arch]["after"].hd95 for arch in archs], axis=0)

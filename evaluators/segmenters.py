@@ -18,11 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench.checking import check_at_least
 from bench.contracts import Draws, OptimWrappers, Trainable
 from bench.data.contract import MASK_IGNORE, MASK_LUNG
 from bench.data.imageset import ImageSet
 from bench.data.sampling import Augment, draw_order, mask_to_model, to_model
-from bench.errors import UsageError
 from evaluators.cenet import CENet
 
 BoolImages = npt.NDArray[np.bool_]
@@ -125,8 +125,8 @@ class Distort:
     flip: bool = False
 
     def __post_init__(self) -> None:
-        if self.expand < 0 or self.gamma < 1:
-            raise UsageError(f"{self}: expand >= 0, gamma >= 1.")
+        check_at_least(self, 0, "expand")
+        check_at_least(self, 1, "gamma")
 
     def pad(self, planes: Sequence[Tensor], draws: Draws, value: int = 0) -> list[Tensor]:
         """Planes 1 x 1 x S x S with a margin of one value, all of the same width."""

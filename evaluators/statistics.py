@@ -8,6 +8,7 @@ get half-samples drawn without replacement. Two sets of numbers on the same imag
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -48,7 +49,11 @@ class Estimate:
 
 
 def patient_means(values: npt.ArrayLike, patients: Sequence[str]) -> FloatArray:
-    """Mean of each patient's values (N,), one a patient (P,), ordered by patient id."""
+    """Mean of each patient's values (N,), one a patient (P,), ordered by patient id.
+
+    Raises:
+        ValueError: there are not as many values as patient ids.
+    """
     numbers = np.asarray(values, dtype=np.float64)
     if numbers.shape != (len(patients),):
         raise ValueError(f"{numbers.shape} values for {len(patients)} patient ids")
@@ -112,6 +117,17 @@ def _bootstrap(
         confidence_level=LEVEL, method="percentile", rng=np.random.default_rng(seed),
     ).confidence_interval  # fmt: skip
     return float(interval.low), float(interval.high)
+
+
+def patient_weights(rng: np.random.Generator, n: int, size: int) -> IntArray:
+    """How often each of n patients is drawn in each resample of n (size x n)."""
+    return rng.multinomial(n, np.full(n, 1 / n), size=size)
+
+
+def ends(values: npt.NDArray[Any]) -> tuple[float, float]:
+    """95 % percentile interval of resampled values."""
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
 
 
 def half_samples(patients: Sequence[str], rounds: int, seed: int) -> list[IntArray]:
@@ -263,8 +279,7 @@ def change_intervals(change: FloatArray, seed: int, n_boot: int) -> dict[str, tu
         "unchanged": weights[:, levels == 0].sum(axis=1) / n, "increased": weights[:, levels > 0].sum(axis=1) / n,
         "effect": (ranked * np.sign(levels)).sum(axis=1) / np.maximum(ranked.sum(axis=1), 1.0),
     }  # fmt: skip
-    ends = {name: np.percentile(values, [50 * (1 - LEVEL), 50 * (1 + LEVEL)]) for name, values in found.items()}
-    return {name: (float(low), float(high)) for name, (low, high) in ends.items()}
+    return {name: ends(values) for name, values in found.items()}
 
 
 def _steps(before: npt.ArrayLike, after: npt.ArrayLike, patients: Sequence[str]) -> tuple[IntArray, float]:
@@ -287,7 +302,8 @@ def _wilcoxon(steps: IntArray) -> float:
 
     if not steps.any():  # scipy gives NaN
         return 1.0
-    return float(stats.wilcoxon(steps, zero_method="pratt", method="approx", correction=False).pvalue)
+    p = float(stats.wilcoxon(steps, zero_method="pratt", method="approx", correction=False).pvalue)
+    return max(p, sys.float_info.min)  # of thousands of patients it can be too small for a number, but no p value is 0
 
 
 def _flip_signs(signed: FloatArray, seed: int, n_permutations: int) -> float:

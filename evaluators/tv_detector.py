@@ -19,13 +19,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.assets import unreadable
+from bench.checking import check_above, check_at_least, check_below_one, check_choice, check_within
 from bench.config import TrainConfig
 from bench.contracts import Draws, Job, OptimWrappers, Trainable
 from bench.data.contract import FloatImage
 from bench.data.sampling import draw_order
-from bench.errors import DataError, PreflightError, UsageError
+from bench.errors import DataError, PreflightError
 from bench.files import digest, file_digest
-from evaluators.detectors import LEAST, Annotated, Detections, Detector
+from evaluators.detectors import LEAST, Annotated, Detections, Detector, check_sides, identity
 
 LICENCE = "BSD-3-Clause (torchvision)"
 TITLES = {"fcos": "FCOS", "retinanet": "RetinaNet", "ssdlite": "SSDLite"}
@@ -79,18 +80,15 @@ class TorchvisionSettings:
     max_detections: int = 50
 
     def __post_init__(self) -> None:
-        if self.architecture not in TITLES:
-            raise UsageError(f"detection: detector '{self.architecture}' is none of {', '.join(TITLES)}.")
-        if self.backbone not in BACKBONES:
-            raise UsageError(f"detection: backbone '{self.backbone}' is none of {', '.join(BACKBONES)}.")
-        if self.image_size < 64 or self.image_size % 32 or self.width < 64 or self.width % 32:
-            raise UsageError("detection: image_size and width must be multiples of 32 from 64 on.")
-        if min(self.iterations, self.max_detections) < 1 or self.batch_size < 2 or not self.lr > 0 or self.weight_decay < 0:
-            raise UsageError("detection: iterations and max_detections must be >= 1, batch_size >= 2, lr > 0, weight_decay >= 0.")
-        if not all(0 <= v <= 1 for v in (self.fliplr, self.nms_iou)):
-            raise UsageError("detection: fliplr and nms_iou must be in [0, 1].")
-        if not all(0 <= v < 1 for v in (self.brightness, self.scale, self.translate)) or self.seed < 0:
-            raise UsageError("detection: brightness, scale and translate must be in [0, 1), seed >= 0.")
+        check_choice(self, tuple(TITLES), "architecture")
+        check_choice(self, BACKBONES, "backbone")
+        check_sides(self, "image_size", "width")
+        check_at_least(self, 2, "batch_size")
+        check_at_least(self, 1, "iterations", "max_detections")
+        check_at_least(self, 0, "weight_decay", "seed")
+        check_above(self, 0, "lr")
+        check_within(self, 0, 1, "fliplr", "nms_iou")
+        check_below_one(self, "brightness", "scale", "translate")
 
     def training(self) -> dict[str, Any]:
         """What the weights depend on besides budget and seed."""
@@ -310,7 +308,7 @@ def train_torchvision(job: Job, settings: TorchvisionSettings, learn: Sequence[A
 
     inputs = {
         "version": VERSION, "torchvision": library().split()[1], **settings.training(),
-        "learn": [[images.fingerprint, digest(rows)] for images, rows in learn],
+        "learn": identity(learn),
     }  # fmt: skip
     budget = TrainConfig(settings.iterations, settings.batch_size, checkpoint_interval=max(100, settings.iterations // 10))
     facts = {

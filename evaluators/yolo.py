@@ -17,6 +17,7 @@ import shutil
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,24 +28,20 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
+from bench.checking import check_above, check_at_least, check_below_one, check_choice, check_within
 from bench.contracts import Job
 from bench.data.contract import FloatImage
 from bench.data.imageset import ImageSet, Item
 from bench.errors import BenchError, DataError, PreflightError, UsageError
 from bench.files import digest, file_digest
 from bench.progress import Progress
-from evaluators.detectors import LEAST, Detections, Detector
+from evaluators.detectors import LEAST, Annotated, Detections, Detector, check_sides, identity
 from evaluators.yolo_child import YoloProcess, serving
-
-#: Rows of an image set whose boxes are known; ``()`` is an image without a lesion.
-Annotated = tuple[ImageSet, list[int]]
 
 MODELS = ("yolov5n", "yolov5s", "yolov5m", "yolov5l", "yolov5x")
 LICENCE = "AGPL-3.0 (ultralytics)"
 #: Bumped whenever the same inputs could give another detector.
 VERSION = 1
-#: The networks' coarsest stride: image sizes are multiples of it.
-STRIDE = 32
 #: Images brought to 8 bits at a time while they are written.
 _CHUNK = 256
 #: Images that stand in where none are held out; ultralytics wants some to validate on, and what it then measures is not told.
@@ -92,18 +89,14 @@ class YoloSettings:
     classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.model not in MODELS:
-            raise UsageError(f"YOLOv5u: model '{self.model}' is none of {', '.join(MODELS)}.")
-        if self.image_size < 2 * STRIDE or self.image_size % STRIDE:
-            raise UsageError(f"YOLOv5u: image_size {self.image_size} is not a multiple of {STRIDE} from {2 * STRIDE} on.")
-        if min(self.epochs, self.batch_size, self.max_detections) < 1 or not self.lr > 0:
-            raise UsageError("YOLOv5u: epochs, batch_size and max_detections must be >= 1, lr > 0.")
-        if self.seed < 0 or self.workers < 0 or self.weight_decay < 0:
-            raise UsageError("YOLOv5u: seed, workers and weight_decay must be >= 0.")
-        if not 0 <= self.mosaic <= 0.5 or not all(0 <= v <= 1 for v in (self.fliplr, self.brightness, self.nms_iou)):
-            raise UsageError("YOLOv5u: mosaic must be in [0, 0.5]; fliplr, brightness and nms_iou in [0, 1].")
-        if not all(0 <= v < 1 for v in (self.scale, self.translate)):
-            raise UsageError("YOLOv5u: scale and translate must be in [0, 1).")
+        check_choice(self, MODELS, "model")
+        check_sides(self, "image_size")
+        check_at_least(self, 1, "epochs", "batch_size", "max_detections")
+        check_at_least(self, 0, "seed", "workers", "weight_decay")
+        check_above(self, 0, "lr")
+        check_within(self, 0, 0.5, "mosaic")
+        check_within(self, 0, 1, "fliplr", "brightness", "nms_iou")
+        check_below_one(self, "scale", "translate")
 
     def training(self) -> dict[str, Any]:
         """ultralytics' arguments that the weights depend on."""
@@ -175,48 +168,51 @@ def train_yolo(job: Job, settings: YoloSettings, learn: Sequence[Annotated], che
     if not boxes:
         names = ", ".join(images.name for images, _ in learn) or "no image set"
         raise DataError(f"no opacity box to learn from in {names}: a detector needs images with boxes.")
-    arguments = settings.training()
     inputs = {
-        "version": VERSION, "ultralytics": library_version(), "model": settings.model, "arguments": arguments,
-        "learn": _named(learn), "check": _named(check),
+        "version": VERSION, "ultralytics": library_version(), "model": settings.model, "arguments": settings.training(),
+        "learn": identity(learn), "check": identity(check),
     }  # fmt: skip
 
-    def make(folder: Path) -> Mapping[str, Any]:
-        folder = folder.resolve()  # the process has another working directory
-        for left in folder.glob("work-*"):  # by an attempt that was killed together with its process
-            shutil.rmtree(left, ignore_errors=True)
-        threads = torch.get_num_threads()
-        with YoloProcess(folder, "train.log", threads) as child:
-            data = child.work / "data"
-            held_out = check if any(rows for _, rows in check) else _first(learn, _STAND_IN)
-            counts = _write(data, "train", learn)
-            _write(data, "val", held_out)
-            told = child.ask(
-                f"training {settings.model}u", Progress(settings.model + "u", job.fits.quiet), task="train",
-                architecture=f"{settings.model}.yaml", output=str(folder / "weights.pt"),
-                arguments={
-                    **arguments, "data": str(_description(data)), "device": _device(job.device), "project": str(child.work),
-                    "name": "train", "exist_ok": True, "plots": False, "verbose": False,
-                },
-            )  # fmt: skip
-        if told["images"] != counts["images"]:
-            raise BenchError(f"training {settings.model}u: of {counts['images']} images {told['images']} were read. Log: {child.log}")
-        if told["batch_size"] != settings.batch_size:  # ultralytics halves it and goes on
-            raise BenchError(
-                f"training {settings.model}u: out of memory with {settings.batch_size} images of {settings.image_size} pixels a "
-                f"batch ({told['batch_size']} would do). Lower batch_size or image_size."
-            )
-        measured = {"held_out_map50": round(told["map50"], 4)} if held_out is check else {}
-        return {
-            **_library(told), "pretrained": False, **counts, **measured, "epochs": settings.epochs,
-            "batch_size": settings.batch_size, "image_size": settings.image_size, "seed": settings.seed, "threads": threads,
-        }  # fmt: skip
-
-    folder, facts = job.fits.folder(f"{settings.model}u", inputs, make)
+    folder, facts = job.fits.folder(f"{settings.model}u", inputs, partial(_trained, job, settings, learn, check))
     weights = folder.resolve() / "weights.pt"
     if not weights.is_file():
         raise BenchError(f"{weights} is gone. Delete {folder} and run the same command again.")
     return YoloDetector(weights, folder, facts, settings, settings.image_size, (), job.device)
+
+
+def _trained(
+    job: Job, settings: YoloSettings, learn: Sequence[Annotated], check: Sequence[Annotated], folder: Path
+) -> Mapping[str, Any]:
+    """Train into a folder (``weights.pt``); what records say of it. Arguments and errors as of `train_yolo`."""
+    folder = folder.resolve()  # the process has another working directory
+    for left in folder.glob("work-*"):  # by an attempt that was killed together with its process
+        shutil.rmtree(left, ignore_errors=True)
+    threads = torch.get_num_threads()
+    with YoloProcess(folder, "train.log", threads) as child:
+        data = child.work / "data"
+        held_out = check if any(rows for _, rows in check) else _first(learn, _STAND_IN)
+        counts = _write(data, "train", learn)
+        _write(data, "val", held_out)
+        told = child.ask(
+            f"training {settings.model}u", Progress(settings.model + "u", job.fits.quiet), task="train",
+            architecture=f"{settings.model}.yaml", output=str(folder / "weights.pt"),
+            arguments={
+                **settings.training(), "data": str(_description(data)), "device": _device(job.device), "project": str(child.work),
+                "name": "train", "exist_ok": True, "plots": False, "verbose": False,
+            },
+        )  # fmt: skip
+    if told["images"] != counts["images"]:
+        raise BenchError(f"training {settings.model}u: of {counts['images']} images {told['images']} were read. Log: {child.log}")
+    if told["batch_size"] != settings.batch_size:  # ultralytics halves it and goes on
+        raise BenchError(
+            f"training {settings.model}u: out of memory with {settings.batch_size} images of {settings.image_size} pixels a "
+            f"batch ({told['batch_size']} would do). Lower batch_size or image_size."
+        )
+    measured = {"held_out_map50": round(told["map50"], 4)} if held_out is check else {}
+    return {
+        **_library(told), "pretrained": False, **counts, **measured, "epochs": settings.epochs,
+        "batch_size": settings.batch_size, "image_size": settings.image_size, "seed": settings.seed, "threads": threads,
+    }  # fmt: skip
 
 
 def load_yolo(job: Job, path: Path, settings: YoloSettings) -> Detector:
@@ -339,10 +335,6 @@ def _library(told: Mapping[str, Any]) -> dict[str, Any]:
         "library": f"ultralytics {told['version']}", "licence": LICENCE, "architecture": named or "not named in the file",
         "parameters": told["parameters"], "weights_id": told["weights_id"],
     }  # fmt: skip
-
-
-def _named(chosen: Sequence[Annotated]) -> list[Any]:
-    return [[images.fingerprint, digest(rows)] for images, rows in chosen]
 
 
 def _first(chosen: Sequence[Annotated], n: int) -> list[Annotated]:

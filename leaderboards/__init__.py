@@ -10,6 +10,7 @@ tables, beside `leaderboards.published`, its printed numbers) and `leaderboards.
 which `leaderboards.formats` and `leaderboards.latex` write and `leaderboards.frames` makes tables for a tracker of.
 `leaderboards.cases` chooses images out of what runs stored (`leaderboards.stored`), which `leaderboards.figures` draws and
 `leaderboards.page` shows, with everything else, in one file for a browser. `leaderboards.command` is what ``bench leaderboard``
-does, and alone prints. `leaderboards.cells` is the only place that rounds. But for what opens or writes images, nothing here
-reads a clock or a disk: the same records give the same text, in whatever order they come.
+does, and alone prints. `leaderboards.cells` is the only place that rounds. Besides the records and the values by image that
+come with them, the package's own presets and printed numbers are read, and for figures and page what runs stored (images, and
+values by image once more). No clock is: the same records give the same text, in whatever order they come.
 """

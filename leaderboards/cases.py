@@ -243,7 +243,8 @@ def _policies(record: Record) -> tuple[str, str]:
 def _case(shelf: Shelf, image_id: str, why: str) -> Case:
     """One case; opens its files and no others."""
     image = shelf.inputs.image(image_id)
-    assert image is not None  # every stored set has inputs
+    if image is None:
+        raise BenchError(f"{shelf.inputs.folder} does not say that it has images. Delete it and {stored.AGAIN}.")
     lungs, undecided = shelf.inputs.lungs(image_id)
     made_by, inside = _segmenters(shelf), shelf.inputs.inside(image_id)
     return Case(

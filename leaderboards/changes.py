@@ -16,7 +16,7 @@ import numpy as np
 
 from bench.records import LOCAL, Local
 from evaluators.statistics import change_intervals, paired_test, patient_means
-from leaderboards.values import Cell, mean_by_image
+from leaderboards.values import Cell, Three, mean_by_image
 
 if TYPE_CHECKING:
     from leaderboards.groups import Record
@@ -44,8 +44,6 @@ class Metric(Protocol):
 
 
 C = TypeVar("C", bound=Metric)
-#: Values before and after by image, and whose images these are.
-Three = tuple[tuple[float, ...], tuple[float, ...], tuple[str, ...]]
 
 
 def result(column: Metric) -> str:

@@ -7,15 +7,16 @@ among each other do not enter. Pure: the values by image come with the records (
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import combinations
 
 from evaluators.ranks import Rank, rank_intervals
 from evaluators.statistics import EXACT, Paired, holm, paired_test, patient_means
-from leaderboards.evidence import ALPHA, Evidence, Sample, Three, common, drawn, locals_of, matched, paired
-from leaderboards.tables import Column, Id, Row, Table
+from leaderboards.evidence import Drawn, Evidence, Sample, common, locals_of, matched, paired
+from leaderboards.tables import Column, Id, Table
+from leaderboards.values import Three
 
 #: Resamples behind the intervals of shifts: they are most of what a leaderboard costs.
 N_BOOT = 500
@@ -67,11 +68,6 @@ class Family:
         """The test of two methods, in whatever order; None where they were not compared."""
         return next((pair for pair in self.pairs if {pair.first, pair.second} == {one, other}), None)
 
-    def apart(self, one: str, other: str) -> bool | None:
-        """Whether two methods differ, corrected for all pairs; None where they were not compared."""
-        found = self.pair(one, other)
-        return found.p_holm < ALPHA if found else None
-
     def against(self, base: str) -> dict[str, float]:
         """p values of the comparisons with one method, corrected for the number of these alone: other method -> p."""
         own = [pair for pair in self.pairs if base in (pair.first, pair.second)]
@@ -114,35 +110,35 @@ def compare(table: Table) -> Comparisons:
         nameless |= dict.fromkeys(row.label for row in rows if row.label in have and row.label not in known)
         if len(known) > 1:
             families.append(_family(column, known))
-            best |= {column.id: _best(column, rows)} if column.sign else {}
+            if column.sign:
+                best[column.id] = min(rows, key=lambda row: row.cells[column.id].value * column.sign).label
         without = tuple(row.label for row in rows if row.label not in have)
         if without and len(rows) > 1:
             blind[column] = without if len(without) < len(rows) else ()
-        by_draws += [column] if sum(drawn(row, column) is not None for row in rows if row.label not in have) > 1 else []
+        if sum(isinstance(found[label], Drawn) for label in without) > 1:
+            by_draws.append(column)
     original = next((row.label for row in table.rows if row.original), "")
     labels = tuple(row.label for row in table.rows)
     return Comparisons(tuple(families), blind, tuple(nameless), tuple(by_draws), best, labels, original)
 
 
 def _family(column: Column, known: Mapping[str, Sample]) -> Family:
-    tested = [
-        (one, other, three, test) for one, other in combinations(known, 2)
-        if (three := matched(known[one], known[other])) and (test := paired(known[one], known[other]))
-    ]  # fmt: skip
+    tested = [(one, other, test) for one, other in combinations(known, 2) if (test := paired(known[one], known[other]))]
     corrected = holm([test.p for *_, test in tested])
     return Family(
         column=column,
-        pairs=tuple(Pair(a, b, test.p, p, own, test.seeds) for (a, b, own, test), p in zip(tested, corrected, strict=True)),
+        pairs=tuple(
+            Pair(one, other, test.p, p, matched(known[one], known[other]), test.seeds)
+            for (one, other, test), p in zip(tested, corrected, strict=True)
+        ),
         ranks=_ranks(column, known),
         pooled=tuple(label for label, one in known.items() if len(one.seeds) > 1),
     )
 
 
-# The paper's tables, the figures and the general leaderboard of one command compare the same values: remembered.
-
-
 @lru_cache(maxsize=4096)
 def _tested(before: tuple[float, ...], after: tuple[float, ...], patients: tuple[str, ...], n_boot: int) -> Paired:
+    """All that a test tells. Remembered: tables, figures and the general leaderboard of one command compare the same values."""
     return paired_test(before, after, patients, SEED, n_boot, n_permutations=2**EXACT)
 
 
@@ -158,8 +154,3 @@ def _ranks(column: Column, known: Mapping[str, Sample]) -> dict[str, Rank]:
         for label, one in known.items()
     }
     return rank_intervals(means, column.better, SEED)
-
-
-def _best(column: Column, rows: Sequence[Row]) -> str:
-    """The method with the best value."""
-    return min(rows, key=lambda row: row.cells[column.id].value * column.sign).label

@@ -13,12 +13,11 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
 
 from bench.records import LOCAL, Local
 from evaluators.statistics import paired_p, patient_means
-from leaderboards.tables import Column, Id, Row
-from leaderboards.values import Values, mean_by_image
+from leaderboards.tables import Column, Id, Row, score_of
+from leaderboards.values import Three, Values, mean_by_image
 
 #: A difference with a larger corrected p value is not shown.
 ALPHA = 0.05
@@ -27,8 +26,6 @@ PAIRED, DRAWS = "paired", "draws"
 
 #: A method and the metric of it that is meant.
 Place = tuple[Row, Column]
-#: Values of two methods by image, and whose images these are.
-Three = tuple[tuple[float, ...], tuple[float, ...], tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -128,7 +125,7 @@ def sample(row: Row, column: Column) -> Sample | None:
 
 def drawn(row: Row, column: Column) -> Drawn | None:
     """The draws of a method; None where a seed has none, or they are not alike in number."""
-    scores = [score for record in row.records if (score := _score(record, column)).get("value") is not None]
+    scores = [score for record in row.records if (score := score_of(record, column)).get("value") is not None]
     draws = [tuple(float(v) for v in score.get("draws") or ()) for score in scores]
     lengths = {len(some) for some in draws}
     if len(lengths) != 1 or min(lengths) < 2 or not all(math.isfinite(v) for some in draws for v in some):
@@ -137,31 +134,26 @@ def drawn(row: Row, column: Column) -> Drawn | None:
     return Drawn(tuple(float(score["value"]) for score in scores), means, row.original)
 
 
-def _score(record: Mapping[str, Any], column: Column) -> Mapping[str, Any]:
-    return ((record.get("scores") or {}).get(column.key) or {}) if record.get("evaluator") == column.evaluator else {}
-
-
 def common(some: Sequence[Sample]) -> list[str]:
     """Images for which all have a value and a patient, sorted."""
     return sorted(set.intersection(*(set(one.mean) & set(one.patients) for one in some)))
 
 
-def matched(one: Sample, other: Sample) -> Three | None:
-    """What the paired test of two methods is of; None without an image in common."""
+def matched(one: Sample, other: Sample) -> Three:
+    """What the paired test of two methods is of: their means over seeds, of the images in common."""
     images = common([one, other])
     first, second = (tuple(some.mean[image] for image in images) for some in (one, other))
-    return (first, second, tuple(one.patients[image] for image in images)) if images else None
+    return first, second, tuple(one.patients[image] for image in images)
 
 
 def paired(one: Sample, other: Sample) -> Tested | None:
     """The paired test over patients, and that over seeds where there are several; None without an image in common."""
-    three = matched(one, other)
-    if three is None:
-        return None
     images = common([one, other])
+    if not images:
+        return None
     several = max(len(one.seeds), len(other.seeds)) > 1
     seeds = over_seeds(one.by_patient(images), other.by_patient(images), one.fixed, other.fixed) if several else None
-    return _larger(p_of(*three), seeds, PAIRED)
+    return _larger(_p(*matched(one, other)), seeds, PAIRED)
 
 
 def by_draws(one: Drawn, other: Drawn) -> Tested | None:
@@ -210,10 +202,7 @@ def _student(gap: float, error: float, freedom: int) -> float:
     return float(2 * stats.t.sf(abs(gap) / error, freedom))
 
 
-# The paper's tables, the figures and the general leaderboard of one command compare the same values: remembered.
-
-
 @lru_cache(maxsize=4096)
-def p_of(before: tuple[float, ...], after: tuple[float, ...], patients: tuple[str, ...]) -> float:
-    """The paired test's p value."""
+def _p(before: tuple[float, ...], after: tuple[float, ...], patients: tuple[str, ...]) -> float:
+    """The paired test's p value. Remembered: tables, figures and the general leaderboard of one command compare the same values."""
     return paired_p(before, after, patients)

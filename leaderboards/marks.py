@@ -70,9 +70,10 @@ def marks(cells: Sequence[Cell | None], sign: int, test: Test) -> Marks:
         `BEST` for the best value and whatever equals it, `TIE` for values not shown to differ from it, `SECOND` for the second best
         number where it is no tie.
     """
-    values = {i: cell.value * sign for i, cell in enumerate(cells) if cell and not cell.doubt}
-    if not sign or len(values) < 2:
+    known = {i: cell for i, cell in enumerate(cells) if cell and not cell.doubt}
+    if not sign or len(known) < 2:
         return Marks(("",) * len(cells))
+    values = {i: cell.value * sign for i, cell in known.items()}
     best = min(values, key=lambda i: (values[i], i))
     tested = {i: one for i in values if i != best and (one := test(best, i))}
     corrected = dict(zip(tested, holm([one.p for one in tested.values()]), strict=True))
@@ -82,19 +83,20 @@ def marks(cells: Sequence[Cell | None], sign: int, test: Test) -> Marks:
         if value == values[best]:
             found[i] = BEST
             continue
-        tied, ground = (corrected[i] >= ALPHA, tested[i].ground) if i in tested else _touching(cells[best], cells[i])
+        tied, ground = (corrected[i] >= ALPHA, tested[i].ground) if i in tested else _touching(known[best], known[i])
         grounds.add(ground)
         found[i] = TIE if tied else ""
-    worse = [value for i, value in values.items() if found[i] != BEST]
+    second = min((value for i, value in values.items() if found[i] != BEST), default=None)
     for i, value in values.items():
-        if worse and value == min(worse) and not found[i]:
+        if value == second and not found[i]:
             found[i] = SECOND
     undecided = all(found[i] in (BEST, TIE) for i in values)
     return Marks(tuple(found.values()), frozenset(grounds), undecided, any(one.seeds for one in tested.values()))
 
 
-def _touching(one: Cell | None, other: Cell | None) -> tuple[bool, str]:
-    found = overlap(one, other) if one and other else None
+def _touching(one: Cell, other: Cell) -> tuple[bool, str]:
+    """Whether two values tie for want of a test, and the ground of that."""
+    found = overlap(one, other)
     return bool(found), VALUE if found is None else OVERLAP
 
 

@@ -11,6 +11,7 @@ from leaderboards import stored
 from leaderboards.groups import Record
 from leaderboards.stored import Inputs, Lungs, Translations
 from leaderboards.tables import Table
+from leaderboards.values import sign_of
 
 FIRST, BEST, MEDIAN, WORST = "first", "best", "median", "worst"
 #: The method whose scores choose where a rule names none.
@@ -106,9 +107,7 @@ def _alike(name: str, known: Iterable[str]) -> str:
 
 
 def _sign(record: Record, key: str) -> int:
-    """Factor that makes smaller better: 1, -1, or 0 where the metric is not ranked."""
-    better = next((m["better"] for m in record["metrics"] if m["key"] == key), "")
-    return {"lower": 1, "higher": -1}.get(better, 0)
+    return sign_of(next((m["better"] for m in record["metrics"] if m["key"] == key), ""))
 
 
 def choose(shelf: Shelf, asked: Score | None, count: int) -> Choice | None:

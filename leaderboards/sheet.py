@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from leaderboards.values import Cell
+from leaderboards.values import Cell, sign_of
 
 #: Marks of an entry (`leaderboards.marks`). A tie is a value not shown to differ from the best one, which is marked ``best`` still.
 BEST, SECOND, TIE = "best", "second", "tie"
@@ -41,8 +41,8 @@ class Head:
 
     @property
     def sign(self) -> int:
-        """Factor that makes smaller better: 1, -1, or 0 where the column is not ranked."""
-        return {"lower": 1, "higher": -1}.get(self.better, 0)
+        """See `sign_of`."""
+        return sign_of(self.better)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ Found by what the records say of them and opened one image at a time.
 from __future__ import annotations
 
 import csv
-import math
 import struct
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ from bench import sources
 from bench.data.contract import OPACITY
 from bench.errors import BenchError
 from bench.files import file_digest, read_json
-from bench.records import LOCAL, Local
+from bench.records import LOCAL, Local, read_per_image
 from leaderboards.groups import Record, order, text
 
 AGAIN = "run the same `bench run` command again"
@@ -262,21 +261,14 @@ def per_image(record: Record) -> dict[str, dict[str, float]]:
     Raises:
         BenchError: the file beside the record is missing or damaged.
     """
-    run, name = run_folder(record), record.get("per_image")
-    if run is None or not name:
+    run = run_folder(record)
+    if run is None:
         return {}
-    path, known = run / "records" / Path(name).name, {metric["key"] for metric in record.get("metrics") or ()}
-    found: dict[str, dict[str, float]] = {}
     try:
-        with path.open(newline="", encoding="utf-8") as stream:
-            for row in csv.DictReader(stream, restval=""):
-                image_id = row["image_id"]
-                for key, value in row.items():
-                    if key in known and value and math.isfinite(number := float(value)):
-                        found.setdefault(key, {})[image_id] = number
-    except (OSError, ValueError, KeyError, csv.Error) as error:
-        raise BenchError(f"{path} cannot be read ({error}). {_SCORE}") from error
-    return found
+        primary, more, _ = read_per_image(run / "records", record)
+    except (OSError, ValueError, csv.Error) as error:
+        raise BenchError(f"{run / 'records' / Path(record['per_image']).name} cannot be read ({error}). {_SCORE}") from error
+    return {key: values for key, values in (primary | more).items() if values}
 
 
 def _grey(path: Path, size: int, remedy: str) -> Grey:

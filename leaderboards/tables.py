@@ -22,7 +22,7 @@ from leaderboards.groups import (
     split,
     text,
 )
-from leaderboards.values import Cell, cell, distinct
+from leaderboards.values import Cell, cell, distinct, sign_of
 
 #: Order of evaluators; others follow by name.
 EVALUATORS = ("faithfulness", "fidelity", "segmentation", "classification", "detection")
@@ -52,8 +52,8 @@ class Column:
 
     @property
     def sign(self) -> int:
-        """Factor that makes smaller better: 1, -1, or 0 where the metric is not ranked."""
-        return {"lower": 1, "higher": -1}.get(self.better, 0)
+        """See `sign_of`."""
+        return sign_of(self.better)
 
 
 @dataclass(frozen=True)
@@ -223,10 +223,11 @@ def _place(evaluator: str) -> tuple[int, str]:
 
 def _scores(records: Sequence[Record], column: Column) -> dict[str, Mapping[str, Any]]:
     """Seed -> score of a column, of records that succeeded and have a value."""
-    return {text(r.get("seed")): score for r in records if (score := _score(r, column)).get("value") is not None}
+    return {text(r.get("seed")): score for r in records if (score := score_of(r, column)).get("value") is not None}
 
 
-def _score(record: Record, column: Column) -> Mapping[str, Any]:
+def score_of(record: Record, column: Column) -> Mapping[str, Any]:
+    """The score of a metric in a record that succeeded; empty where it has none."""
     mine = record.get("status") == "ok" and record.get("evaluator") == column.evaluator
     return ((record.get("scores") or {}).get(column.key) or {}) if mine else {}
 
@@ -321,7 +322,7 @@ def _remarks(
         scored, valued, methods = set[str](), set[str](), dict[str, set[str]]()
         for who, records in members.items():
             name = label(who, members)
-            for score in filter(None, (_score(record, column) for record in records)):
+            for score in filter(None, (score_of(record, column) for record in records)):
                 scored.add(name)
                 valued |= {name} if score.get("value") is not None else set()
                 for words in filter(None, told(score)):

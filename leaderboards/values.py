@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -15,6 +15,8 @@ NORMAL = 1.96
 SEEDS = "seeds"
 #: Image -> value.
 Values = Mapping[str, float]
+#: Two values an image (of two methods, or before and after), and whose images these are.
+Three = tuple[tuple[float, ...], tuple[float, ...], tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def cell(scores: Sequence[Mapping[str, Any]], over_seeds: bool, odd: str = "") -
     values = [float(score["value"]) for score in scores]
     if len(values) > 1:
         found = Cell(statistics.fmean(values), statistics.stdev(values), SEEDS, ci, n, doubt, len(values))
-        return Cell(found.value, found.std, SEEDS, reach(found), n, doubt, len(values))
+        return replace(found, ci=reach(found))
     if over_seeds or scores[0].get("std") is None:
         return Cell(values[0], ci=ci, n=n, doubt=doubt)
     return Cell(values[0], float(scores[0]["std"]), scores[0].get("std_over", ""), ci, n, doubt)
@@ -61,15 +63,21 @@ def reach(found: Cell) -> tuple[float, float] | None:
     """A 95 % interval of a value; None where nothing is known of its spread.
 
     Over patients where that is known. Of several seeds, the mean of theirs or Student's over seeds, whichever is wider: seeds say
-    nothing of other patients, nor patients of other seeds. Without either, 1.96 standard deviations to each side.
+    nothing of other patients, nor patients of other seeds. Without either, 1.96 standard deviations to each side. A deviation of
+    0, of seeds or of anything else, tells nothing: agreement to the last digit makes no value certain.
     """
     known = [found.ci] if found.ci else []
-    if found.std and found.seeds > 1:  # seeds that agree to the last digit tell nothing
+    if found.std and found.seeds > 1:
         half = _quantile(found.seeds - 1) * found.std / math.sqrt(found.seeds)
         known.append((found.value - half, found.value + half))
-    elif found.std is not None and found.seeds == 1 and not known:
+    elif found.std and not known:
         known.append((found.value - NORMAL * found.std, found.value + NORMAL * found.std))
     return max(known, key=lambda ends: ends[1] - ends[0]) if known else None
+
+
+def sign_of(better: str) -> int:
+    """Factor that makes smaller better: 1 for ``lower``, -1 for ``higher``, 0 for what is not ranked."""
+    return {"lower": 1, "higher": -1}.get(better, 0)
 
 
 def mean_by_image(seeds: Sequence[Values]) -> Values:

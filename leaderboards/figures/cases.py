@@ -42,6 +42,8 @@ HALF = 4
 REFERENCE, PREDICTED = "#ffb000", "#4db8ff"
 #: Differences are shown from minus this to plus this, in shares of the range from black to white.
 SPAN = 0.3
+#: Colours of activation masks and true opacities.
+STRENGTH = "magma"
 #: The segmenter of Figure 4 unless another is asked for; names in full.
 SEGMENTER = "unet"
 TITLES = {"unet": "U-Net", "pspnet": "PSPNet", "cenet": "CE-Net", "vgg": "VGG"}
@@ -92,15 +94,11 @@ def removal(found: CaseSet, method: str) -> Figure:
         found: with activation masks of that method.
         method: its row label.
     """
-    mask = _Column(
-        "activation mask", lambda axis, case: _coloured(axis, case.results[method].mask, "magma"), ("magma", "")
-    )
+    mask = _Column("activation mask", lambda axis, case: _coloured(axis, case.results[method].mask), (STRENGTH, ""))
     change = _Column("output \u2212 input", _difference(method), ("RdBu_r", "share of the grey range"))
     columns = [_Column("input", _input), mask, _Column("output", _translation(method)), change]
     if any(c.opacity is not None for c in found.cases):
-        columns.append(
-            _Column("true opacity", lambda axis, case: _coloured(axis, case.opacity, "magma"), ("magma", ""))
-        )
+        columns.append(_Column("true opacity", lambda axis, case: _coloured(axis, case.opacity), (STRENGTH, "")))
     title = f"Input, activation mask, output and difference of {method}, {found.test}"
     return _figure(found, title, columns, [], [])
 
@@ -268,11 +266,11 @@ def _counterpart(axis: Axes, case: Case) -> None:
     _grey(axis, case.counterpart) if case.counterpart is not None else _empty(axis)
 
 
-def _coloured(axis: Axes, values: Grey | None, colours: str) -> None:
+def _coloured(axis: Axes, values: Grey | None) -> None:
     if values is None:
         _empty(axis)
     else:
-        axis.imshow(values, cmap=colours, vmin=0, vmax=255)
+        axis.imshow(values, cmap=STRENGTH, vmin=0, vmax=255)
 
 
 def _difference(method: str) -> Draw:

@@ -1,12 +1,11 @@
 """Figure 6: lesions that the detector finds in each patient's opacity images before and after translation, method by method.
 
 Everything comes from the records of `evaluators.detection`: the tests as the leaderboard has them (`leaderboards.changes` makes those
-of several seeds), the boxes and points out of the values by image. The unit is the patient.
+of several seeds), the boxes and points out of the values by image that came with the records. The unit is the patient.
 """
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,11 +16,12 @@ import numpy as np
 
 from bench.records import LOCAL, Local
 from evaluators.statistics import EXACT, FloatArray, holm, patient_means
+from leaderboards import changes
 from leaderboards.cells import MISSING, number, p_value, span
 from leaderboards.figures.layout import GREY, HEAD, MARGIN, SMALL, TITLE, WIDE, Page, height, style, wrapped
 from leaderboards.groups import Record, text
 from leaderboards.tables import Row, Table
-from leaderboards.values import Cell, mean_by_image
+from leaderboards.values import Cell
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -90,49 +90,32 @@ def _counts(row: Row, table: Table) -> Counts:
     seeds, note = tuple(int(r.get("seed") or 0) for r in mine), text((mine[0]["scores"].get("count_after") or {}).get("note"))
     if "count_after" not in cells:
         return Counts(row.label, note or "no counts in the record")
-    counted, patients = list[list[dict[str, float]]](), dict[str, str]()
     for record in mine:
-        try:
-            own, whose = _by_image(record)
-        except (OSError, ValueError, csv.Error) as error:
-            return Counts(row.label, _unusable(record, error), seeds=seeds, cells=cells)
-        counted.append(own)
-        patients |= whose
-    before, after = (mean_by_image([own[side] for own in counted]) for side in (0, 1))
-    whose_ = [patients[image] for image in before]
-    both = [patient_means([some[image] for image in before], whose_) for some in (before, after)]
-    return Counts(row.label, "", " ".join(cells["count_after"].doubt.split()), seeds, both[0], both[1], cells, note)
+        if why := _misfit(record):
+            name = Path(text(record.get("per_image"))).name or "no file"
+            return Counts(row.label, f"values by image ({name}): {why}. Score again with --force score", seeds=seeds, cells=cells)
+    both = _by_patient(mine)
+    if both is None:
+        return Counts(row.label, "its seeds have no image in common", seeds=seeds, cells=cells)
+    return Counts(row.label, "", " ".join(cells["count_after"].doubt.split()), seeds, *both, cells, note)
 
 
-def _unusable(record: Record, error: Exception) -> str:
-    why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    name = Path(text(record.get("per_image"))).name or "no file"
-    return f"values by image ({name}): {why}. Score again with --force score"
+def _by_patient(records: Sequence[Record]) -> tuple[FloatArray, FloatArray] | None:
+    """Lesions before and after (P,), averaged over the records' seeds by image; None where values by image or patients lack."""
+    beside = [local for record in records if isinstance(local := record.get(LOCAL), Local)]
+    three = changes.counts(beside, "count", len(records))
+    return (patient_means(three[0], three[2]), patient_means(three[1], three[2])) if three else None
 
 
-def _by_image(record: Record) -> tuple[list[dict[str, float]], dict[str, str]]:
-    """Lesions before and after by image, and the images' patients.
-
-    Raises:
-        ValueError, OSError: the file beside the record is not there, or is not that of this record.
-    """
-    local = record.get(LOCAL)
-    if not isinstance(local, Local) or not local.root or not record.get("per_image"):
-        raise ValueError("the record does not say where they are")
-    path = Path(local.root) / local.folder / "records" / Path(record["per_image"]).name
-    with path.open(newline="", encoding="utf-8") as stream:
-        rows = [row for row in csv.DictReader(stream, restval="") if row.get("count_before") and row.get("count_after")]
-    if not rows or not all(row.get("patient_id") for row in rows):
-        raise ValueError("no counts before and after with patients")
-    patients = [row["patient_id"] for row in rows]
-    both = [patient_means([float(row[key]) for row in rows], patients) for key in ("count_before", "count_after")]
+def _misfit(record: Record) -> str:
+    """Why the values by image that came with a record are not to be drawn; empty where they are."""
+    both = _by_patient([record])
+    if both is None:
+        return "no counts before and after with patients"
     scores = record["scores"]
     told = [(scores.get(key) or {}).get("value") for key in ("count_before", "count_after")]
     alike = all(v is not None and math.isclose(some.mean(), v, rel_tol=1e-6, abs_tol=1e-6) for v, some in zip(told, both, strict=True))
-    if not alike or (scores.get("count_p") or {}).get("n") != len(both[0]):
-        raise ValueError("they are not those of the record")
-    each = [{row["image_id"]: float(row[key]) for row in rows} for key in ("count_before", "count_after")]
-    return each, dict(zip((row["image_id"] for row in rows), patients, strict=True))
+    return "" if alike and (scores.get("count_p") or {}).get("n") == len(both[0]) else "they are not those of the record"
 
 
 def adjusted(found: Sequence[Counts]) -> dict[str, float]:
