@@ -9,6 +9,7 @@ import io
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -68,7 +69,9 @@ def speak_when_ended() -> None:
     Nothing is unwound: files are whole whenever a process ends. Children inherit the handler and end in silence. The processes of
     torchrun keep the system's: one that waits for the others inside a collective call would never come to run a handler of ours.
     """
-    if int(os.environ.get("WORLD_SIZE") or 1) > 1 or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+    if int(os.environ.get("WORLD_SIZE") or 1) > 1 or threading.current_thread() is not threading.main_thread():
+        return  # Python lets only the main thread set handlers: a caller in another one keeps its own
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         return
     own = os.getpid()
 

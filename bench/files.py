@@ -80,7 +80,7 @@ def check_folder(folder: Path, flag: str) -> None:
 
     Raises:
         PreflightError: it cannot be made or written to; the message names the flag.
-        NoSpaceError: no space is left there, as when that shows later.
+        NoSpaceError: no space is left there; its exit code is that of a `PreflightError`.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -88,7 +88,9 @@ def check_folder(folder: Path, flag: str) -> None:
             stream.write(b"x" * 4096)
     except OSError as error:
         if disk_full(error):
-            raise no_space(folder, error) from error
+            full = no_space(folder, error)
+            full.exit_code = PreflightError.exit_code
+            raise full from error
         why = "it is a file" if isinstance(error, (FileExistsError, NotADirectoryError)) else str(error.strerror)
         raise _unwritable(folder, flag, why) from error
 

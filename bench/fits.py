@@ -125,8 +125,8 @@ class Fits:
             try:
                 load_weights(model, weights)
             except BenchError as error:
-                state = "is damaged" if weights.is_file() else "is gone"
-                raise BenchError(f"{weights} {state}. Delete {folder} and run the same command again.") from error
+                why = f"cannot be used: {error}" if weights.is_file() else "is gone."
+                raise BenchError(f"{weights} {why} To have it made again, delete {folder} and run the same command.") from error
         model.to(self.device).eval().requires_grad_(False)
         return Fitted(model, str(told["weights_id"]), told)
 

@@ -6,11 +6,13 @@ method, so it also ends what earlier layers set as a method's own ``budgets.M.K`
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from bench.errors import UsageError
+from bench.files import disk_full, no_space
 
 #: Sections whose second level names a method, an evaluator or a dataset, and is checked against its own Config.
 NAMED = ("budgets", "methods", "evaluators", "datasets")
@@ -23,6 +25,7 @@ def read_layer(path: Path) -> Tree:
 
     Raises:
         UsageError: it is missing or unreadable.
+        NoSpaceError: the temporary folder is full.
     """
     from mmengine.config import Config
 
@@ -31,6 +34,8 @@ def read_layer(path: Path) -> Tree:
     try:
         return dict(Config.fromfile(str(path), import_custom_modules=False).to_dict())
     except Exception as error:
+        if isinstance(error, OSError) and disk_full(error):  # mmengine copies the file to the temporary folder and reads it there
+            raise no_space(Path(tempfile.gettempdir()), error) from error
         raise UsageError(
             f"--config: {path} cannot be read: {type(error).__name__}: {' '.join(str(error).split())}"
         ) from error

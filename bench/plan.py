@@ -372,4 +372,4 @@ def _force(experiment: Experiment, result: list[Stage]) -> None:
     kinds = order[order.index(experiment.spec.force) :]
     for stage in result:
         if stage.method in experiment.spec.methods and stage.kind in kinds and (stage.runs or stage.status == CACHED):
-            stage.status, stage.forced = TODO, True
+            stage.status, stage.reason, stage.forced = TODO, "", True

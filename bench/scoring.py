@@ -60,9 +60,9 @@ class Score:
         note: remark shown with the value.
         per_image: image id -> value, kept beside the record.
         doubt: why the number must not be relied upon (a count from a blind detector); it is shown in grey and never ranked.
-        draws: of a value without values by image, the value on each of a fixed series of resamples of patients, the same patients
-            for every method; delete-half, so that the standard deviation over draws is that of the value. Two methods are compared
-            by the differences of their draws.
+        draws: of a squared distance between sets, which has no values by image, the value on each of a fixed series of resamples,
+            the same patients for every method; delete-half, so that the standard deviation over draws is that of the value. Two
+            methods are compared by the differences of the draws' roots, the distances.
     """
 
     value: float | None

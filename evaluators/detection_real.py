@@ -280,6 +280,8 @@ class RealImages:
                 f"the detector may be blind: mAP50 {score.value:.2f} [{score.ci[0]:.2f}, {score.ci[1]:.2f}] on {self.judged}, "
                 f"floor {self.params.map_floor:.2f}"
             )
+        if score.ci is None and self.params.map_floor > 0:
+            return f"the detector may be blind: too few patients for an interval of its mAP50 {score.value:.2f} on {self.judged}"
         unknown = f"how well it sees lesions here is unknown: mAP50 {score.value:.2f} is {self.borrowed}" if self.borrowed else ""
         return self._found_before() or unknown
 

@@ -109,8 +109,9 @@ class Segmentation(Evaluator):
 
     @classmethod
     def parts(cls, params: Any) -> tuple[str, ...]:
-        """Version of the library, and of the training where anything is trained."""
-        return versions(cls.learns(params) != "")
+        """Version of the library, of the training where anything is trained, and of what a pooled score is for one image."""
+        pooled = ("values by image have the pooled score as their mean",) if params.definition == "pooled" else ()
+        return (*versions(cls.learns(params) != ""), *pooled)
 
     def prepare(self, job: Job) -> None:
         """Train every segmenter and let it look at the real images."""

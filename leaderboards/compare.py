@@ -82,7 +82,7 @@ class Comparisons:
     Attributes:
         families: by metric.
         blind: metric -> methods that have a value of it but none by image; empty for all of them.
-        nameless: methods whose values by image were written without patients.
+        nameless: methods whose values by image some seed lacks, or were written without patients.
         drawn: metrics without values by image of which methods have draws: marks rest on those.
         best: column id -> label of the method with the best value in the table; none where the metric is not ranked.
         methods: labels of all rows, in table order.

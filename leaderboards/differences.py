@@ -234,7 +234,7 @@ def left_out(found: Comparisons) -> list[str]:
         lines.append(f"Compared with the best alone (marks), by the same resamples of patients: {labels(found.drawn)}.")
     if found.nameless:
         lines.append(
-            f"Not compared: {', '.join(found.nameless)}. The values by image do not name their patients: "
+            f"Not compared: {', '.join(found.nameless)}. Not every seed has values by image that name their patients: "
             "score again with --force score."
         )
     return lines

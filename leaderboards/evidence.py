@@ -1,9 +1,10 @@
 """Which test there is between two values of a metric, and its p value. Nothing is corrected here: whoever asks knows the family.
 
 Where both have values by image, the paired Wilcoxon test over patients, on the images for which both have a value. Where both have
-draws (the value on the same resamples of patients, of distances between sets), the difference over its standard deviation between
-draws. Where a side has several seeds, its values are averaged over them, and the p value is the larger of that and of Student's test
-over seeds: the first knows no other training, the second no other patients. Pure: the values by image come with the records.
+draws (a squared distance between sets on the same resamples of patients), the difference of the distances over its standard
+deviation between draws. Where a side has several seeds, its values are averaged over them, and the p value is the larger of that
+and of Student's test over seeds: the first knows no other training, the second no other patients. Pure: the values by image come
+with the records.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Any
 
 from bench.records import LOCAL, Local
 from evaluators.statistics import paired_p, patient_means
@@ -115,23 +117,35 @@ def locals_of(row: Row, column: Column) -> list[Local]:
 
 
 def sample(row: Row, column: Column) -> Sample | None:
-    """The values by image of a method; None where there are none, or their patients are unknown."""
+    """The values by image of a method; None where a seed has none, or their patients are unknown.
+
+    A test on the seeds that are left would be of another mean than the one that is shown.
+    """
     found = locals_of(row, column)
-    if not found or not all(one.patients for one in found):
+    if not found or len(found) < len(_scores(row, column)) or not all(one.patients for one in found):
         return None
     patients = {image: patient for one in found for image, patient in one.patients.items()}
-    return Sample(tuple(one.of(column.key) for one in found), patients, row.original)
+    return Sample(tuple(one.of(column.key) for one in found), patients, _fixed(row, column))
 
 
 def drawn(row: Row, column: Column) -> Drawn | None:
     """The draws of a method; None where a seed has none, or they are not alike in number."""
-    scores = [score for record in row.records if (score := score_of(record, column)).get("value") is not None]
+    scores = _scores(row, column)
     draws = [tuple(float(v) for v in score.get("draws") or ()) for score in scores]
     lengths = {len(some) for some in draws}
     if len(lengths) != 1 or min(lengths) < 2 or not all(math.isfinite(v) for some in draws for v in some):
         return None
     means = tuple(statistics.fmean(some) for some in zip(*draws, strict=True))
-    return Drawn(tuple(float(score["value"]) for score in scores), means, row.original)
+    return Drawn(tuple(float(score["value"]) for score in scores), means, _fixed(row, column))
+
+
+def _scores(row: Row, column: Column) -> list[Mapping[str, Any]]:
+    return [score for record in row.records if (score := score_of(record, column)).get("value") is not None]
+
+
+def _fixed(row: Row, column: Column) -> bool:
+    """Whether no translator is behind a value: that of ``original``, and what is measured on real images whoever's record has it."""
+    return row.original or column.shared
 
 
 def common(some: Sequence[Sample]) -> list[str]:
@@ -157,13 +171,22 @@ def paired(one: Sample, other: Sample) -> Tested | None:
 
 
 def by_draws(one: Drawn, other: Drawn) -> Tested | None:
-    """Student's test of the difference of two values by the spread of its draws, and that over seeds; None where the numbers of
-    draws differ."""
+    """Student's test of the difference of two distances by the spread of its draws, and that over seeds; None where the numbers of
+    draws differ.
+
+    What is reported is a distance's square, whose spread grows with it; the test is of the distances (`_root`), whose spread does not.
+    """
     if len(one.draws) != len(other.draws):
         return None
-    gap = statistics.fmean(one.values) - statistics.fmean(other.values)
-    spread = statistics.stdev([a - b for a, b in zip(one.draws, other.draws, strict=True)])
-    return _larger(_student(gap, spread, len(one.draws) - 1), over_seeds(one.values, other.values, one.fixed, other.fixed), DRAWS)
+    gap = _root(statistics.fmean(one.values)) - _root(statistics.fmean(other.values))
+    spread = statistics.stdev([_root(a) - _root(b) for a, b in zip(one.draws, other.draws, strict=True)])
+    seeds = over_seeds([_root(v) for v in one.values], [_root(v) for v in other.values], one.fixed, other.fixed)
+    return _larger(_student(gap, spread, len(one.draws) - 1), seeds, DRAWS)
+
+
+def _root(square: float) -> float:
+    """The distance; an unbiased estimate of a square (KID) may be negative, and keeps its sign."""
+    return math.copysign(math.sqrt(abs(square)), square)
 
 
 def _larger(p: float, seeds: float | None, ground: str) -> Tested:

@@ -26,8 +26,9 @@ Test = Callable[[int, int], Tested | None]
 #: What a mark means.
 MEANINGS = ((BEST, "bold: best"), (SECOND, "underlined: second"), (TIE, "‡: not shown to differ from the best"))
 TESTS = {
-    PAIRED: "paired Wilcoxon over patients", DRAWS: "difference over its spread on the same resamples of patients, Student's t",
-}  # fmt: skip
+    PAIRED: "paired Wilcoxon over patients",
+    DRAWS: "difference of the distances (roots of what is shown) over its spread on the same resamples of patients, Student's t",
+}
 HOLM = f"Holm over the comparisons with the best, p ≥ {ALPHA:g}"
 SEEDS = "; of several seeds the larger p of that and of Student's t over seeds"
 LENIENT = (

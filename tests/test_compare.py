@@ -294,7 +294,7 @@ def test_values_without_patients_are_not_compared() -> None:
     """Records of older versions."""
     old = scored("b", noisy(2), patients={})
     text = leaderboard([*ROWS[:2], old])
-    assert "- Not compared: b. The values by image do not name their patients: score again with --force score." in text
+    assert "- Not compared: b. Not every seed has values by image that name their patients: score again with --force score." in text
     assert all("b" not in row[1:3] for row in block(text, "Comparisons"))
     assert "### Comparisons" not in leaderboard([ROWS[0], old])
 
@@ -329,7 +329,7 @@ def test_files_of_older_versions(tmp_path: Path) -> None:
     write_run(tmp_path, "a", noisy(1), patients=None)
     found, warnings = records.load([tmp_path])
     assert not warnings
-    assert "- Not compared: a. The values by image do not name their patients" in leaderboard(found)
+    assert "- Not compared: a. Not every seed has values by image that name their patients" in leaderboard(found)
 
 
 def test_a_damaged_file_of_values_costs_the_comparison_alone(tmp_path: Path) -> None:

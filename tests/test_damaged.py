@@ -136,6 +136,12 @@ def test_without_a_checkpoint_the_training_starts_anew(bench: Bench, toy: Toy, r
     assert weights(run).read_bytes() == whole and scores(tmp_path / "runs") == before
 
 
+def test_a_forced_training_is_not_said_to_be_mended(bench: Bench, toy: Toy, run: Path) -> None:
+    cut(weights(run))
+    answer = bench("run", *toy, "--force", "train")
+    assert answer.code == 0 and "damaged" not in answer.err, "its checkpoints are dropped with it"
+
+
 @pytest.mark.parametrize("how", ["weights", "checkpoint too"])
 def test_scores_stay_where_nothing_new_can_be_made(bench: Bench, toy: Toy, run: Path, tmp_path: Path, how: str) -> None:
     """What only loading shows, and a checkpoint that is damaged as well: the command fails, and nothing is lost."""

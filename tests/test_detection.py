@@ -30,6 +30,7 @@ from jobs import job, prepare_job
 from PIL import Image
 from scipy import ndimage
 
+from bench.contracts import Score
 from bench.data.contract import FloatImage
 from bench.data.imageset import ImageSet
 from bench.data.load import open_datasets
@@ -177,6 +178,12 @@ def test_a_detector_that_is_not_surely_above_the_floor_is_in_doubt(use: Use, tmp
     assert scores["count_change"].doubt.startswith("the detector may be blind: mAP50 0.31 [0.00, ")
     assert scores["count_change"].doubt.endswith("] on squares, floor 0.10")
     assert not _score(tmp_path, (0,) * 9, DetectionConfig(detector="fcos", n_boot=100, map_floor=0.0))["count_change"].doubt
+
+
+def test_too_few_patients_for_an_interval_leave_a_detector_in_doubt() -> None:
+    images = object.__new__(RealImages)
+    images.__dict__.update(quality=Score(0.5, 3), params=PARAMS, judged="squares", borrowed="")
+    assert images.doubt == "the detector may be blind: too few patients for an interval of its mAP50 0.50 on squares"
 
 
 def test_patients_who_all_agree_are_not_certain(use: Use, tmp_path: Path) -> None:

@@ -91,14 +91,16 @@ def test_distances_are_told_apart_by_their_draws() -> None:
             distance("c", 20.02, draws(20.02, 4))]  # fmt: skip
     (table,) = tables(rows)
     found = between(table, "fd_cxr", "a", "b")
-    spread = np.std(np.subtract(draws(20, 2), draws(21, 3)), ddof=1)
-    assert found and found.ground == DRAWS and found.p == pytest.approx(2 * stats.t.sf(1.0 / spread, 19)) and found.p < 1e-4
+    spread = np.std(np.sqrt(draws(20, 2)) - np.sqrt(draws(21, 3)), ddof=1)
+    expected = 2 * stats.t.sf((21**0.5 - 20**0.5) / spread, 19)
+    assert found and found.ground == DRAWS and found.p == pytest.approx(expected) and found.p < 1e-4
     column = next(c for c in table.columns if c.key == "fd_cxr")
     marks = dict(zip((r.label for r in table.rows), Ranking(table.rows).of(column).marks, strict=True))
     assert marks == {"original": "", "a": BEST, "b": "", "c": TIE}, "intervals of a and b overlap, and their draws do not"
     (sheet,) = paper.sheets(rows, "1")
     told = "\n".join(sheet.below)
-    assert "Ties of FD-cxr: difference over its spread on the same resamples of patients, Student's t; Holm" in told
+    ground = "difference of the distances (roots of what is shown) over its spread on the same resamples of patients, Student's t"
+    assert f"Ties of FD-cxr: {ground}; Holm" in told
     assert "overlap" not in told and "by the same resamples of patients: FD-cxr" in leaderboard(rows)
 
 
@@ -122,7 +124,34 @@ def test_draws_of_several_seeds_are_averaged_and_seeds_tested_too() -> None:
     (table,) = tables(rows)
     found = between(table, "fd_cxr", "a", "b")
     assert found and found.seeds
-    assert found.p == pytest.approx(stats.ttest_ind([15.0, 22.0, 22.0], [20.1, 20.2, 20.3]).pvalue) and found.p > 0.5
+    assert found.p == pytest.approx(stats.ttest_ind(*np.sqrt([[15.0, 22.0, 22.0], [20.1, 20.2, 20.3]])).pvalue) and found.p > 0.5
+
+
+def test_a_square_whose_spread_grows_with_it_is_compared_by_its_root() -> None:
+    """A kernel distance near 0, which may be below it, against one forty times as large and as uncertain."""
+    rng = np.random.default_rng(3)
+    near, far = rng.normal(0.2, 0.3, 20), (6 + rng.normal(0, 1.2, 20)) ** 2
+    assert near.min() < 0
+    (table,) = tables([distance("a", 0.2, near.tolist()), distance("b", 36.0, far.tolist())])
+    found = between(table, "fd_cxr", "a", "b")
+    assert found and found.p < 0.01 < 2 * stats.t.sf(35.8 / np.std(far - near, ddof=1), 19)
+
+
+def test_a_seed_without_values_by_image_leaves_no_test_on_the_others() -> None:
+    """The mean that is shown is over all seeds."""
+    whole = [scored("a", noisy(1, shift, 0.01), seed=s) for s, shift in enumerate((-0.5, 0.4))]
+    lost = [whole[0], {k: v for k, v in whole[1].items() if k != LOCAL}]
+    base = scored("b", noisy(2, 0.0, 0.01))
+    assert len(compared([*whole, base]).families[0].pairs) == 1 and not compared([*lost, base]).families
+    assert "Not compared: a. Not every seed has values by image" in leaderboard([*lost, base, scored("c", noisy(3))])
+
+
+def test_what_is_measured_on_real_images_has_no_spread_over_seeds() -> None:
+    shared = metric("error", "Error", "lower", primary=True) | {"shared": True}
+    real = [scored("a", noisy(1, 0.0, 0.0), seed=s, metrics=(shared,)) for s in range(3)]
+    row, column = (table := tables(real)[0]).rows[0], next(c for c in table.columns if c.key == "error")
+    found = Evidence().of((row, column))
+    assert found and found.fixed and len(found.seeds) == 3
 
 
 # -- the family of marks -------------------------------------------------------------------------------------------------------

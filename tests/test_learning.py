@@ -192,9 +192,9 @@ def test_an_interrupted_fit_carries_on(tmp_path: Path, told: Path) -> None:
     assert fits.model("mean", {"other": 1}, build, settings, 0).facts["key"] != whole.facts["key"]
     weights = next((tmp_path / "b").rglob("weights.pth"))
     other = Fits(tmp_path / "b", torch.device("cpu"), quiet=True)
-    for state, harm in (("is damaged", lambda: weights.write_bytes(weights.read_bytes()[:100])), ("is gone", weights.unlink)):
+    for state, harm in (("cannot be used: .*", lambda: weights.write_bytes(weights.read_bytes()[:100])), ("is gone", weights.unlink)):
         harm()
-        with pytest.raises(BenchError, match=rf"{weights} {state}\. Delete {weights.parent.parent} and run"):
+        with pytest.raises(BenchError, match=rf"{weights} {state}.* delete {weights.parent.parent} and run"):
             [other.model("mean", inputs, build, settings, 0) for inputs in ({}, {"other": 1})]
 
 

@@ -307,6 +307,7 @@ def test_parts_tell_the_recipe_and_the_library(monkeypatch: pytest.MonkeyPatch, 
     before, own = Segmentation.parts(config()), Segmentation.parts(mine)
     Segmentation().prepare(prepare_job(tmp_path, lungs(), config(), learn=LEARN))
     monkeypatch.setattr(segmentation_models, "RECIPE", 1000)
+    assert Segmentation.parts(config(definition="pooled")) != before, "values by image are others"
     assert Segmentation.parts(config()) != before and Segmentation.parts(mine) == own  # nothing of theirs was trained
     Segmentation().prepare(prepare_job(tmp_path, lungs(), config(), learn=LEARN))
     assert len(trained) == 4
