@@ -31,7 +31,7 @@ Place = tuple[Row, Column]
 
 
 @dataclass(frozen=True)
-class Tested:
+class Verdict:
     """The test of two values.
 
     Attributes:
@@ -100,7 +100,7 @@ class Evidence:
             self._known[key] = None if cell and cell.doubt else sample(row, column) or drawn(row, column)
         return self._known[key]
 
-    def between(self, one: Place, other: Place) -> Tested | None:
+    def between(self, one: Place, other: Place) -> Verdict | None:
         """The test of two values; None where there is none."""
         first, second = self.of(one), self.of(other)
         if isinstance(first, Sample) and isinstance(second, Sample):
@@ -160,7 +160,7 @@ def matched(one: Sample, other: Sample) -> Three:
     return first, second, tuple(one.patients[image] for image in images)
 
 
-def paired(one: Sample, other: Sample) -> Tested | None:
+def paired(one: Sample, other: Sample) -> Verdict | None:
     """The paired test over patients, and that over seeds where there are several; None without an image in common."""
     images = common([one, other])
     if not images:
@@ -170,7 +170,7 @@ def paired(one: Sample, other: Sample) -> Tested | None:
     return _larger(_p(*matched(one, other)), seeds, PAIRED)
 
 
-def by_draws(one: Drawn, other: Drawn) -> Tested | None:
+def by_draws(one: Drawn, other: Drawn) -> Verdict | None:
     """Student's test of the difference of two distances by the spread of its draws, and that over seeds; None where the numbers of
     draws differ.
 
@@ -189,8 +189,8 @@ def _root(square: float) -> float:
     return math.copysign(math.sqrt(abs(square)), square)
 
 
-def _larger(p: float, seeds: float | None, ground: str) -> Tested:
-    return Tested(p if seeds is None else max(p, seeds), ground, seeds is not None)
+def _larger(p: float, seeds: float | None, ground: str) -> Verdict:
+    return Verdict(p if seeds is None else max(p, seeds), ground, seeds is not None)
 
 
 def over_seeds(first: Sequence[float], second: Sequence[float], fixed: bool = False, other_fixed: bool = False) -> float | None:

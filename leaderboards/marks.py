@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from evaluators.statistics import holm
-from leaderboards.evidence import ALPHA, DRAWS, PAIRED, Evidence, Tested
+from leaderboards.evidence import ALPHA, DRAWS, PAIRED, Evidence, Verdict
 from leaderboards.sheet import BEST, SECOND, TIE
 from leaderboards.tables import Column, Id, Row
 from leaderboards.values import Cell, reach
@@ -21,7 +21,7 @@ from leaderboards.values import Cell, reach
 OVERLAP, VALUE = "overlap", "value"
 
 #: The test of two rows (indices); None where there is none.
-Test = Callable[[int, int], Tested | None]
+Test = Callable[[int, int], Verdict | None]
 
 #: What a mark means.
 MEANINGS = ((BEST, "bold: best"), (SECOND, "underlined: second"), (TIE, "‡: not shown to differ from the best"))
@@ -116,7 +116,7 @@ class Ranking:
             self._known[column.id] = marks(cells, column.sign, lambda i, j: self._test(column, i, j))
         return self._known[column.id]
 
-    def _test(self, column: Column, i: int, j: int) -> Tested | None:
+    def _test(self, column: Column, i: int, j: int) -> Verdict | None:
         return self._evidence.between((self.rows[i], column), (self.rows[j], column))
 
     def meanings(self, columns: Iterable[Column]) -> list[str]:

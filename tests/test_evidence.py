@@ -18,14 +18,14 @@ from scipy import stats
 from bench.records import LOCAL, Local
 from evaluators.statistics import holm, paired_p
 from leaderboards import formats, general, paper
-from leaderboards.evidence import DRAWS, PAIRED, Evidence, Tested, over_seeds
+from leaderboards.evidence import DRAWS, PAIRED, Evidence, Verdict, over_seeds
 from leaderboards.marks import OVERLAP, Ranking
 from leaderboards.render import leaderboard, short
 from leaderboards.sheet import BEST, SECOND, TIE
 from leaderboards.tables import Table, tables
 
 
-def between(table: Table, key: str, one: str, other: str) -> Tested | None:
+def between(table: Table, key: str, one: str, other: str) -> Verdict | None:
     rows = {row.label: row for row in table.rows}
     column = next(c for c in table.columns if c.key == key)
     return Evidence().between((rows[one], column), (rows[other], column))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from leaderboards.evidence import PAIRED, Tested
+from leaderboards.evidence import PAIRED, Verdict
 from leaderboards.marks import OVERLAP, VALUE, marks, overlap
 from leaderboards.sheet import BEST, SECOND, TIE
 from leaderboards.values import Cell, reach
@@ -47,7 +47,7 @@ def test_of_several_seeds_the_wider_interval_counts() -> None:
 def test_the_paired_test_goes_before_the_intervals() -> None:
     cells = [with_ci(1.0), with_ci(1.1), with_ci(5.0)]
     p = {1: 0.01, 2: 0.2}
-    found = marks(cells, 1, lambda i, j: Tested(p[j], PAIRED))  # 1 is apart though intervals overlap; 2 is not though they do not
+    found = marks(cells, 1, lambda i, j: Verdict(p[j], PAIRED))  # 1 is apart though intervals overlap; 2 is not though they do not
     assert found.marks == (BEST, SECOND, TIE) and found.grounds == {PAIRED}
 
 

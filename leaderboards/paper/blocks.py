@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from leaderboards.evidence import Evidence, Tested
+from leaderboards.evidence import Evidence, Verdict
 from leaderboards.groups import (
     ORIGINAL,
     TEST_FIELDS,
@@ -90,7 +90,7 @@ class Block:
         """The tests between its values."""
         return Evidence()
 
-    def test(self, column: Column, one: Identity, other: Identity) -> Tested | None:
+    def test(self, column: Column, one: Identity, other: Identity) -> Verdict | None:
         """The test of two methods' values, not corrected; None where there is none, or the values are no method's."""
         if column.shared:
             return None
