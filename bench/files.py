@@ -54,6 +54,21 @@ def no_space(path: Path, error: OSError) -> NoSpaceError:
     return made
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Raise `no_space` with the path for what lacks the space to be written inside; other errors pass.
+
+    Raises:
+        NoSpaceError: no space is left; the message names `path`.
+    """
+    try:
+        yield
+    except OSError as error:
+        if disk_full(error):
+            raise no_space(path, error) from error
+        raise
+
+
 def replace_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary file beside `path`, then rename it: `path` is old or new, never half.
 
@@ -63,13 +78,9 @@ def replace_atomically(path: Path, write: Callable[[Path], None]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        write(temporary)
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        if disk_full(error):
-            raise no_space(path, error) from error
-        raise
+        with naming(path):
+            write(temporary)
+            os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -190,12 +201,8 @@ def lock(path: Path, wait: bool, say: Callable[[str], None] | None = None) -> It
             fcntl.flock(stream, fcntl.LOCK_EX)
         stream.truncate(0)
         who = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "command": " ".join(sys.argv)})
-        try:
+        with naming(path):
             os.write(stream.fileno(), who.encode())  # unbuffered: what a full disk refuses is not tried again at the end
-        except OSError as error:
-            if disk_full(error):
-                raise no_space(path, error) from error
-            raise
         try:
             yield
         finally:

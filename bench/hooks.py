@@ -19,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from bench.contracts import Method, Trainable
 from bench.errors import TrainingError
-from bench.files import disk_full, no_space, write_text
+from bench.files import naming, write_text
 from bench.progress import Progress, warn
 from bench.watch import CollapseWatch
 
@@ -114,13 +114,8 @@ class LossHook(Hook):  # type: ignore[misc]
         if not is_main_process():
             return
         rates = {f"lr_{n}": w.optimizer.param_groups[0]["lr"] for n, w in runner.optim_wrapper.items()}
-        try:
-            with self.log.open("a") as stream:
-                stream.write(json.dumps({"step": done, **self.recent, **rates}) + "\n")
-        except OSError as error:
-            if disk_full(error):
-                raise no_space(self.log, error) from error
-            raise
+        with naming(self.log), self.log.open("a") as stream:
+            stream.write(json.dumps({"step": done, **self.recent, **rates}) + "\n")
         runner.visualizer.add_scalars({**self.recent, **rates}, step=done)
         self.progress.advance(done, self.recent)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
-from bench.contracts import Draws, Method
+from bench.contracts import Batch, Draws, Method
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -46,6 +47,26 @@ class DoubleDraws(Draws):
     def normal_map(self, name: str, *shape: int) -> Tensor:
         self.asked.append(name)
         return super().normal_map(name, *shape).double()
+
+
+def check_two_runs_of_two_steps(build: Callable[[], Method], batch: Callable[[int], Batch]) -> None:
+    """Losses are finite scalars, every network's weights change, and a second run from the start ends with the same.
+
+    Args:
+        build: makes the method anew, always alike.
+        batch: of a step.
+    """
+    runs = []
+    for _ in range(2):
+        method = build()
+        start = copy.deepcopy(method.state_dict())
+        optim = wrappers(method)
+        for step in range(2):
+            log = method.step(batch(step), optim, "train")
+        assert all(v.ndim == 0 and v.isfinite() and not v.requires_grad for v in log.values())
+        runs.append(method.state_dict())
+        assert not [name for name, v in runs[-1].items() if name.endswith("weight") and torch.equal(v, start[name])]
+    assert all(torch.equal(value, runs[1][name]) for name, value in runs[0].items())
 
 
 def wrappers(method: Method, kind: type[OptimWrapper] = OptimWrapper, **kwargs: Any) -> dict[str, Any]:

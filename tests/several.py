@@ -18,7 +18,7 @@ def together(folder: Path, count: int, task: Callable[..., Any], *args: Any) -> 
     Args:
         folder: for what the processes share; made here.
         count: of processes.
-        task: a function of a module's top level.
+        task: a function of a module's top level; returns tensors, numbers, texts and collections of them.
         args: whatever can be pickled.
 
     Returns:
@@ -26,7 +26,7 @@ def together(folder: Path, count: int, task: Callable[..., Any], *args: Any) -> 
     """
     folder.mkdir(parents=True)
     spawn(_enter, (folder, count, task, args), nprocs=count)
-    return [torch.load(folder / str(rank), weights_only=False) for rank in range(count)]
+    return [torch.load(folder / str(rank), weights_only=True) for rank in range(count)]
 
 
 def _enter(rank: int, folder: Path, count: int, task: Callable[..., Any], args: tuple[Any, ...]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +10,7 @@ import ours_tools
 import pytest
 import torch
 from autoencoding_tools import SameDraws, make_batch, munit, unit
-from method_tools import DoubleDraws, Recorder, one_thread, wrappers  # noqa: F401  (a fixture)
+from method_tools import DoubleDraws, Recorder, check_two_runs_of_two_steps, one_thread, wrappers  # noqa: F401  (a fixture)
 from torch import Tensor, nn
 
 from bench.errors import UsageError
@@ -35,17 +34,7 @@ def test_a_forward_of_their_own_gives_discriminators_the_same_gradients_for_the_
 @pytest.mark.parametrize("build", PAIR)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_steps_change_every_network_and_repeat(build: Build, channels: int) -> None:
-    runs = []
-    for _ in range(2):
-        method = build(channels)
-        start = copy.deepcopy(method.state_dict())
-        optim = wrappers(method)
-        for step in range(2):
-            log = method.step(make_batch(channels, step), optim, "train")
-        assert all(v.ndim == 0 and v.isfinite() and not v.requires_grad for v in log.values())
-        runs.append(method.state_dict())
-        assert not [name for name, v in runs[-1].items() if name.endswith("weight") and torch.equal(v, start[name])]
-    assert all(torch.equal(value, runs[1][name]) for name, value in runs[0].items())
+    check_two_runs_of_two_steps(lambda: build(channels), lambda step: make_batch(channels, step))
 
 
 @pytest.mark.parametrize("build", PAIR)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from method_tools import DoubleDraws, Recorder, one_thread, wrappers  # noqa: F401  (a fixture)
+from method_tools import DoubleDraws, Recorder, check_two_runs_of_two_steps, one_thread, wrappers  # noqa: F401  (a fixture)
 from mmengine.optim import OptimWrapper
 from ours_tools import SMALL, TinyPrior, build, make_batch
 from torch import Tensor, nn
@@ -114,18 +114,7 @@ def test_autocast_does_not_serve_weights_from_before_the_update() -> None:
 @pytest.mark.parametrize("changes", [{}, {"symmetric": True}, {"mask_penalty": "acl_gan", "baml": False}])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_steps_are_finite_change_every_network_and_repeat(channels: int, changes: dict[str, Any]) -> None:
-    runs = []
-    for _ in range(2):
-        method = build(channels, **changes)
-        start = copy.deepcopy(method.state_dict())
-        optim = wrappers(method)
-        for step in range(2):
-            log = method.step(make_batch(channels, step), optim, "train")
-        assert all(v.ndim == 0 and v.isfinite() and not v.requires_grad for v in log.values())
-        runs.append(method.state_dict())
-        still = [name for name, value in runs[-1].items() if torch.equal(value, start[name])]
-        assert not [name for name in still if name.endswith("weight")]
-    assert all(torch.equal(value, runs[1][name]) for name, value in runs[0].items())
+    check_two_runs_of_two_steps(lambda: build(channels, **changes), lambda step: make_batch(channels, step))
 
 
 def test_bf16_step_is_finite_and_near_the_float32_one() -> None:
